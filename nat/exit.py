@@ -1,0 +1,172 @@
+"""What the engine asks of an exit, and what a router answers: the seam between `nat` and its user.
+
+An exit never opens a socket. It says *how* a flow would leave (a plan); the engine's dialler does it. So an
+exit is a value that tests can compare, and every socket is made in one place (`nat.sockets`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+__all__ = [
+    "Associate",
+    "Chooser",
+    "Dial",
+    "Exit",
+    "ExitFailure",
+    "Handshake",
+    "Reason",
+    "Refusal",
+    "Route",
+    "Step",
+    "Target",
+    "UdpDirect",
+]
+
+
+class Reason(IntEnum):
+    """Why a flow could not leave; the engine turns it into what the application would have seen."""
+
+    REFUSED = 1  # the far end said no: RST, or ICMP port unreachable
+    HOST_UNREACHABLE = 2  # ICMP host unreachable
+    NET_UNREACHABLE = 3  # ICMP network unreachable
+    TIMED_OUT = 4  # nothing came back: silence
+    PROHIBITED = 5  # a rule or the exit's policy forbids it: RST, or ICMP administratively prohibited
+    FAILED = 6  # the exit itself broke: RST
+
+
+class Target(NamedTuple):
+    """Where a flow wants to go."""
+
+    address: bytes  # 4 or 16 bytes, network order
+    port: int
+    name: str | None = None  # set when the exit is to resolve this name instead of using the address
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The plan of an exit that does not carry this flow."""
+
+    reason: Reason
+    message: str = ""
+
+
+class ExitFailure(Exception):
+    """An exit's handshake failed. `reason` is for the application, the text for the person."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Step(NamedTuple):
+    """One step of a handshake: what to send, whether it is over, and bytes that already belong to the flow."""
+
+    send: bytes = b""
+    done: bool = False
+    rest: bytes = b""
+
+
+class Handshake(Protocol):
+    """A proxy protocol's client side, without sockets: bytes in, bytes out.
+
+    `feed` raises `ExitFailure` when the proxy refuses or speaks nonsense; it never keeps more than a few KiB.
+    """
+
+    def start(self) -> bytes:
+        """What to send as soon as the connection stands."""
+        ...
+
+    def feed(self, data: bytes) -> Step:
+        """The proxy's next bytes, cut anywhere."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Connect here, then shake hands (or not), then the stream is the flow's."""
+
+    address: bytes  # 4 or 16 bytes
+    port: int
+    handshake: Handshake | None = None
+    device: str = ""  # SO_BINDTODEVICE, where an exit is tied to an interface
+
+
+@dataclass(frozen=True, slots=True)
+class UdpDirect:
+    """Datagrams leave from a socket of our own, one for each source address and port (RFC 4787)."""
+
+    device: str = ""
+
+
+class AssociateHandshake(Handshake, Protocol):
+    """A handshake that ends with the address of a datagram relay, e.g. SOCKS5 UDP ASSOCIATE (RFC 1928 §7)."""
+
+    @property
+    def relay(self) -> tuple[bytes, int]:
+        """Address and port that datagrams go to; valid once a step said `done`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Associate:
+    """Datagrams go through a relay that a control connection opens and keeps alive."""
+
+    control: Dial  # its handshake is an AssociateHandshake
+    encapsulate: type[Encapsulation]
+
+
+class Encapsulation(Protocol):
+    """How a relay's datagrams name their far end."""
+
+    @staticmethod
+    def header(target: Target) -> bytes:
+        """The bytes to put before the payload of a datagram to `target`."""
+        ...
+
+    @staticmethod
+    def parse(datagram: bytes | memoryview) -> tuple[bytes, int, int] | None:
+        """(address, port, offset of the payload), or None where it is malformed or a fragment."""
+        ...
+
+
+class Exit(Protocol):
+    """A way out. Stateless but for what its configuration says."""
+
+    @property
+    def name(self) -> str:
+        """As in the configuration; unique."""
+        ...
+
+    def tcp(self, target: Target) -> Dial | Refusal:
+        """How a TCP flow to `target` leaves."""
+        ...
+
+    def udp(self) -> UdpDirect | Associate | Refusal:
+        """How UDP leaves, whatever the destination."""
+        ...
+
+
+class Route(NamedTuple):
+    """A router's answer: the exit, and the rule's text for people."""
+
+    exit: Exit
+    rule: str
+    by_name: bool = False  # send the sniffed name to the exit instead of the address
+
+
+class Chooser(Protocol):
+    """The rules, as the engine sees them. First match wins; O(1) in the number of rules."""
+
+    def choose(
+        self, protocol: int, source: bytes, source_port: int, target: bytes, port: int, name: str | None
+    ) -> Route | None:
+        """The route of a flow, or None when it depends on a name that is not known yet.
+
+        `protocol` is the IP protocol number (6, 17, 1, 58); addresses are 4 or 16 bytes; `name` is None while
+        unknown, "" once it is certain that there is none, else lower case without a trailing dot. With a name
+        or "" the answer is never None.
+        """
+        ...

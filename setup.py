@@ -1,0 +1,27 @@
+"""Compiles the packet path where there is a C compiler; without one the same files run interpreted."""
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+# Ordinary typed Python modules, in Cython's pure-Python mode: there is no second source.
+COMPILED = [
+    "nat.checksum",
+    "nat.packet",
+    "nat.table",
+]
+
+
+def extension(module: str) -> Extension:
+    """An extension that the installation does without when it cannot be built."""
+    path = module.replace(".", "/") + ".py"
+    return Extension(module, [path], optional=True, extra_compile_args=["-O2", "-g0"])
+
+
+setup(
+    ext_modules=cythonize(
+        [extension(module) for module in COMPILED],
+        build_dir="build/cython",
+        compiler_directives={"language_level": 3},
+        show_all_warnings=False,
+    )
+)
