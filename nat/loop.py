@@ -1,0 +1,236 @@
+"""One epoll loop for everything: the TUN, the listeners, the sockets and the timers of the packet process.
+
+An object that owns a descriptor is a `Handler`; the loop calls its `on_event(mask)`. Descriptors are closed at
+the end of a turn, so that an event that is still queued for one can never reach another that took its number.
+Per-flow timers are not in the heap: things with one delay in common share an `Expiry`, which is O(1) each.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import logging
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cython
+
+from nat.expiry import Expiry
+
+__all__ = ["EDGE", "ERROR", "READ", "WRITE", "Handler", "Loop", "Timer"]
+
+log = logging.getLogger("zignet.loop")
+
+READ: int = select.EPOLLIN | select.EPOLLRDHUP
+WRITE: int = select.EPOLLOUT
+ERROR: int = select.EPOLLERR | select.EPOLLHUP
+EDGE: int = select.EPOLLET
+
+MAX_EVENTS = 512  # of one epoll_wait
+SWEEP_S = 0.25  # how late an Expiry may be
+
+
+@cython.cclass
+class Handler:
+    """Something that wants to know about its descriptor."""
+
+    def on_event(self, mask: int) -> None:
+        """The descriptor is ready: `mask` of EPOLL* bits."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """`on_event` raised: give up what the descriptor was for."""
+
+
+class Timer:
+    """A call in the future that can be taken back."""
+
+    __slots__ = ("callback", "when")
+
+    def __init__(self, when: float, callback: Callable[[], None]) -> None:
+        self.when = when  # monotonic seconds
+        self.callback: Callable[[], None] | None = callback
+
+    def cancel(self) -> None:
+        """The call will not happen. Harmless after it has."""
+        self.callback = None
+
+    def __lt__(self, other: Timer) -> bool:
+        return self.when < other.when
+
+
+@cython.cclass
+class Loop:
+    """The loop. `now` is the monotonic time of this turn, read once per wake-up."""
+
+    now = cython.declare(cython.double, visibility="public")
+    handlers: dict
+    epoll: object
+    timers: list
+    ready: list
+    closing: list
+    expiries: list
+    running: cython.bint
+    wake_reader: cython.int
+    wake_writer: cython.int
+
+    def __init__(self) -> None:
+        self.now = time.monotonic()
+        self.handlers = {}
+        self.epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
+        self.timers = []
+        self.ready = []
+        self.closing = []
+        self.expiries = []
+        self.running = False
+        self.wake_reader, self.wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.epoll.register(self.wake_reader, READ)
+
+    # --- descriptors
+
+    def watch(self, fd: int, handler: Handler, mask: int) -> None:
+        """Tell `handler` of events on `fd`."""
+        self.handlers[fd] = handler
+        self.epoll.register(fd, mask)
+
+    def hand_over(self, fd: int, handler: Handler) -> None:
+        """From now on another handler has this descriptor; what is watched stays."""
+        self.handlers[fd] = handler
+
+    def rearm(self, fd: int, mask: int) -> None:
+        """Watch for other events; an edge that already stands is told again."""
+        self.epoll.modify(fd, mask)
+
+    def forget(self, fd: int) -> None:
+        """No more events; the descriptor stays open."""
+        if self.handlers.pop(fd, None) is not None:
+            self.epoll.unregister(fd)
+
+    def close(self, resource: Any) -> None:
+        """Close a socket (or a bare descriptor) at the end of this turn, and forget it now."""
+        fd = resource if isinstance(resource, int) else resource.fileno()
+        self.handlers.pop(fd, None)
+        self.closing.append(resource)
+
+    # --- time
+
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        """Call back at `when` (monotonic seconds)."""
+        timer = Timer(when, callback)
+        heapq.heappush(self.timers, timer)
+        return timer
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer:
+        """Call back in `delay_s` seconds."""
+        return self.call_at(self.now + delay_s, callback)
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call back in the next turn, after the events of that turn."""
+        self.ready.append(callback)
+
+    def expiry(self, delay_s: float, expired: Callable[[Any], None]) -> Expiry:
+        """A queue of things that share a delay; the loop sweeps it four times a second."""
+        queue = Expiry(delay_s, expired)
+        self.expiries.append(queue)
+        return queue
+
+    # --- running
+
+    def stop(self) -> None:
+        """End `run` after this turn. May be called from a signal handler."""
+        self.running = False
+        self.wake()
+
+    def wake(self) -> None:
+        """Begin a turn now, from another thread or a signal handler."""
+        try:
+            os.write(self.wake_writer, b"!")
+        except BlockingIOError:
+            pass  # it has been woken already
+
+    def run(self) -> None:
+        """Turn until `stop`. An exception in a handler ends that handler's turn, is logged, and nothing else."""
+        self.running = True
+        poll = self.epoll.poll
+        monotonic = time.monotonic
+        self.now = monotonic()
+        next_sweep: cython.double = self.now + SWEEP_S
+        handlers: dict = self.handlers
+        while self.running:
+            timeout = next_sweep - self.now
+            if self.ready:
+                timeout = 0.0
+            elif self.timers and self.timers[0].when - self.now < timeout:
+                timeout = self.timers[0].when - self.now
+            events = poll(timeout if timeout > 0 else 0.0, MAX_EVENTS)
+            self.now = monotonic()
+            for fd, mask in events:
+                handler = handlers.get(fd)
+                if handler is None:
+                    if fd == self.wake_reader:
+                        self.drain()
+                    continue
+                try:
+                    handler.on_event(mask)
+                except Exception:
+                    log.exception("a handler failed")
+                    self.guard(handler.abort)
+            if self.ready:
+                ready = self.ready
+                self.ready = []
+                for callback in ready:
+                    self.guard(callback)
+            if self.timers and self.timers[0].when <= self.now:
+                self.fire()
+            if self.now >= next_sweep:
+                next_sweep = self.now + SWEEP_S
+                for queue in self.expiries:
+                    self.guard(lambda queue=queue: queue.sweep(self.now))
+            if self.closing:
+                self.close_all()
+
+    def fire(self) -> None:
+        """Call the timers that are due."""
+        timers = self.timers
+        while timers and timers[0].when <= self.now:
+            callback = heapq.heappop(timers).callback
+            if callback is not None:
+                self.guard(callback)
+
+    def guard(self, callback: Callable[[], None]) -> None:
+        """Call, and log what it raises: one bad flow must not stop the others."""
+        try:
+            callback()
+        except Exception:
+            log.exception("a callback failed")
+
+    def drain(self) -> None:
+        """Empty the pipe that woke us."""
+        try:
+            os.read(self.wake_reader, 4096)
+        except BlockingIOError:
+            pass
+
+    def close_all(self) -> None:
+        """Close what this turn has finished with."""
+        closing = self.closing
+        self.closing = []
+        for resource in closing:
+            try:
+                if isinstance(resource, int):
+                    os.close(resource)
+                else:
+                    resource.close()
+            except OSError as error:
+                if error.errno not in (errno.EBADF, errno.ECONNRESET):
+                    log.warning("close: %s", error)
+
+    def dispose(self) -> None:
+        """Close the loop's own descriptors; the handlers' are their owners'."""
+        self.close_all()
+        self.epoll.close()
+        os.close(self.wake_reader)
+        os.close(self.wake_writer)

@@ -1,0 +1,369 @@
+"""Where datagrams leave: one socket per source endpoint and exit, direct or through a relay (SOCKS5)."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+import struct
+from socket import SocketType
+from typing import Any
+
+from nat.craft import UdpTemplate, icmp_error
+from nat.dial import Attempt, Dialler
+from nat.exit import Associate, Reason, Refusal, Target, UdpDirect
+from nat.loop import READ, Handler, Loop
+from nat.sockets import AF_INET, Underlay, family_of, sockaddr
+from nat.udp import MAX_DATAGRAM, ROOM, Udp, UdpFlow
+
+__all__ = ["Mapping", "Mappings"]
+
+log = logging.getLogger("zignet.udp")
+
+SOL_UDP = socket.IPPROTO_UDP
+UDP_SEGMENT = 103  # linux/udp.h
+UDP_GRO = 104
+IP_RECVERR = 11  # linux/in.h
+IPV6_RECVERR = 25
+MSG_ERRQUEUE = 0x2000
+ORIGIN_ICMP, ORIGIN_ICMP6 = 2, 3  # linux/errqueue.h, sock_extended_err.ee_origin
+extended_error = struct.Struct("=IBBBBII")  # errno, origin, type, code, pad, info, data
+control_int = struct.Struct("=i")
+control_u16 = struct.Struct("=H")
+
+RECEIVES_PER_EVENT = 16
+CONTROL = socket.CMSG_SPACE(4)
+ERROR_CONTROL = 512
+STRANGERS = 256  # senders that the source has never written to, remembered per mapping
+WAITING_DATAGRAMS = 32  # until a relay stands
+DEFAULT_HOPS = 64
+RECEIVE_BUFFER = 1 << 20
+
+
+class Mapping(Handler):
+    """The outside of one source endpoint, by one exit, in one address family."""
+
+    __slots__ = ("_strangers", "flows", "key", "owner", "sock", "source")
+
+    def __init__(self, owner: Mappings, key: tuple[Any, ...], first: UdpFlow, sock: SocketType) -> None:
+        self.owner = owner
+        self.key = key
+        self.source = first.source
+        self.sock = sock
+        self.flows: dict[tuple[str, int], UdpFlow] = {}
+        self._strangers: dict[tuple[str, int], UdpTemplate] = {}
+
+    def add(self, flow: UdpFlow) -> None:
+        """A flow leaves here."""
+        self.flows[flow.sockaddr] = flow
+        flow.mapping = self
+
+    def leave(self, flow: UdpFlow) -> None:
+        """A flow has ended; the last one takes the mapping along."""
+        if self.flows.get(flow.sockaddr) is flow:
+            del self.flows[flow.sockaddr]
+        if not self.flows:
+            self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.owner.forget(self)
+        self.owner.loop.close(self.sock)
+
+    def fail(self, error: str) -> None:
+        """The way out is broken: all of its flows end, and the next datagram tries again."""
+        for flow in list(self.flows.values()):
+            flow.error = error
+            self.owner.udp.remove(flow)
+
+    def abort(self) -> None:
+        """A fault in this code."""
+        self.fail("internal error")
+
+    def send(self, flow: UdpFlow, payload: memoryview, segment: int) -> None:
+        """A datagram of the flow, or `payload` of several, each `segment` bytes long."""
+        control = []
+        if segment:
+            control.append((SOL_UDP, UDP_SEGMENT, control_u16.pack(segment)))
+        if flow.hop_limit != DEFAULT_HOPS:
+            control.append(
+                (socket.IPPROTO_IP, socket.IP_TTL, control_int.pack(flow.hop_limit))
+                if len(flow.target) == 4
+                else (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, control_int.pack(flow.hop_limit))
+            )
+        for _ in range(2):
+            try:
+                if control:
+                    self.sock.sendmsg((payload,), control, 0, flow.sockaddr)
+                else:
+                    self.sock.sendto(payload, flow.sockaddr)
+            except BlockingIOError:
+                self.owner.dropped["udp: the exit takes no more"] += 1
+            except OSError as error:
+                if error.errno in (errno.EINVAL, errno.EMSGSIZE, errno.EIO) and segment:
+                    self.one_by_one(flow, payload, segment)
+                elif error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPROTO):
+                    self.read_errors()  # of an earlier datagram; if it is of this one there is none to read
+                    if error.errno == errno.ECONNREFUSED:
+                        continue
+                    self.owner.unreachable(flow, payload, error.errno)
+                else:
+                    self.owner.dropped[f"udp: {os.strerror(error.errno or 0)}"] += 1
+            return
+
+    def one_by_one(self, flow: UdpFlow, payload: memoryview, segment: int) -> None:
+        """The way out takes no super-datagrams."""
+        for start in range(0, len(payload), segment):
+            self.send(flow, payload[start : start + segment], 0)
+
+    def on_event(self, mask: int) -> None:
+        """Answers, or errors."""
+        if mask & 0x8:  # EPOLLERR
+            self.read_errors()
+        udp = self.owner.udp
+        room = self.owner.room
+        for _ in range(RECEIVES_PER_EVENT):
+            try:
+                n, control, _flags, peer = self.sock.recvmsg_into(room, CONTROL)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # told by the error queue
+            segment = 0
+            for level, kind, data in control:
+                if level == SOL_UDP and kind == UDP_GRO:
+                    segment = control_int.unpack_from(data)[0]
+            self.deliver(udp, peer[:2], ROOM, n, segment)
+            if self.sock.fileno() < 0:
+                return
+
+    def deliver(self, udp: Udp, peer: tuple[str, int], at: int, n: int, segment: int) -> None:
+        """What `peer` sent, to the source; whether the source has written to it before or not."""
+        flow = self.flows.get(peer)
+        if flow is not None:
+            udp.answer(self.source, flow.template, flow, at, n, segment)
+            return
+        template = self._strangers.get(peer)
+        if template is None:
+            if len(self._strangers) >= STRANGERS:
+                self._strangers.clear()
+            some = next(iter(self.flows.values()), None)
+            if some is None:
+                return
+            address = socket.inet_pton(family_of(some.target), peer[0].partition("%")[0])
+            template = UdpTemplate(address, peer[1], some.source_address, some.source_port)
+            self._strangers[peer] = template
+        udp.answer(self.source, template, None, at, n, segment)
+
+    def read_errors(self) -> None:
+        """ICMP errors that our datagrams caused: each goes to the application whose datagram it was."""
+        for _ in range(RECEIVES_PER_EVENT):
+            try:
+                data, control, _flags, peer = self.sock.recvmsg(2048, ERROR_CONTROL, MSG_ERRQUEUE)
+            except OSError:
+                return
+            flow = self.flows.get(peer[:2]) if peer else None
+            if flow is None:
+                continue
+            for _level, _kind, error in control:
+                if len(error) >= extended_error.size:
+                    self.owner.icmp_error(flow, data, error)
+
+
+class Relayed(Mapping):
+    """A mapping behind a relay: each datagram carries its far end's address, and a connection keeps it alive."""
+
+    __slots__ = ("_attempt", "_plan", "_waiting")
+
+    def __init__(
+        self, owner: Mappings, key: tuple[Any, ...], first: UdpFlow, sock: SocketType, plan: Associate
+    ) -> None:
+        super().__init__(owner, key, first, sock)
+        self._plan = plan
+        self._waiting: list[tuple[bytes, bytes]] | None = []
+        self._attempt: Attempt | None = owner.dialler.dial(plan.control, self._stood, self._refused)
+
+    def add(self, flow: UdpFlow) -> None:
+        """A flow leaves here; its header is made once."""
+        name = flow.name if flow.by_name else None
+        flow.header = self._plan.encapsulate.header(Target(flow.target, flow.target_port, name))
+        super().add(flow)
+
+    def close(self) -> None:
+        """Close both connections."""
+        super().close()
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
+
+    def send(self, flow: UdpFlow, payload: memoryview, segment: int) -> None:
+        """Each datagram by itself: each has a header of its own."""
+        step = segment or max(len(payload), 1)
+        for start in range(0, max(len(payload), 1), step):
+            piece = payload[start : start + step]
+            if self._waiting is None:
+                self._put(flow.header, piece)
+            elif len(self._waiting) < WAITING_DATAGRAMS:
+                self._waiting.append((flow.header, bytes(piece)))
+            else:
+                self.owner.dropped["udp: the exit is not there yet"] += 1
+
+    def _put(self, header: bytes, payload: bytes | memoryview) -> None:
+        try:
+            self.sock.sendmsg((header, payload))
+        except BlockingIOError:
+            self.owner.dropped["udp: the exit takes no more"] += 1
+        except OSError as error:
+            self.owner.dropped[f"udp: {os.strerror(error.errno or 0)}"] += 1
+
+    def _stood(self, attempt: Attempt, rest: bytes) -> None:
+        handshake: Any = self._plan.control.handshake
+        address, port = handshake.relay
+        try:
+            self.sock.connect(sockaddr(address, port))
+        except OSError as error:
+            self.fail(f"the exit's relay cannot be reached: {error.strerror}")
+            return
+        assert attempt.sock is not None
+        self.owner.loop.hand_over(attempt.sock.fileno(), Lifeline(self, attempt.sock))
+        waiting, self._waiting = self._waiting or [], None
+        for header, payload in waiting:
+            self._put(header, payload)
+
+    def _refused(self, reason: Reason, message: str) -> None:
+        self._attempt = None
+        self.owner.loop.soon(lambda: self.fail(message))
+
+    def deliver(self, udp: Udp, peer: tuple[str, int], at: int, n: int, segment: int) -> None:
+        """Unwrap what the relay passes on."""
+        parsed = self._plan.encapsulate.parse(self.owner.room_memory[at : at + n])
+        if parsed is None:
+            self.owner.dropped["udp: malformed datagram from the exit"] += 1
+            return
+        address, port, offset = parsed
+        if len(address) != len(next(iter(self.flows.values())).target):
+            return
+        super().deliver(udp, sockaddr(address, port), at + offset, n - offset, 0)
+
+    def read_errors(self) -> None:
+        """The relay's port is closed: the association has ended."""
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.fail(f"the exit's relay: {os.strerror(code)}")
+
+
+class Lifeline(Handler):
+    """The connection that keeps an association (RFC 1928 §7): when it ends, the association does."""
+
+    __slots__ = ("_mapping", "_sock")
+
+    def __init__(self, mapping: Relayed, sock: SocketType) -> None:
+        self._mapping = mapping
+        self._sock = sock
+
+    def on_event(self, mask: int) -> None:
+        """The exit says something (ignored), or goes."""
+        for _ in range(4):
+            try:
+                if self._sock.recv(4096):
+                    continue
+            except BlockingIOError:
+                return
+            except OSError:
+                pass
+            self._mapping.fail("the exit ended the association")
+            return
+
+
+class Mappings:
+    """All mappings, by (source, source endpoint, exit, family)."""
+
+    def __init__(self, loop: Loop, udp: Udp, underlay: Underlay, dialler: Dialler, dropped: Any) -> None:
+        self.loop = loop
+        self.udp = udp
+        self.underlay = underlay
+        self.dialler = dialler
+        self.dropped = dropped
+        self.room_memory: memoryview = udp.receive_room()
+        self.room = [self.room_memory[ROOM : ROOM + MAX_DATAGRAM]]
+        self._by_key: dict[tuple[Any, ...], Mapping] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def join(self, flow: UdpFlow) -> Refusal | None:
+        """Give the flow its mapping, a new one if need be; or the reason why it gets none."""
+        assert flow.route is not None
+        exit_ = flow.route.exit
+        family = family_of(flow.target)
+        key = (flow.source, flow.source_address, flow.source_port, exit_, family)
+        mapping = self._by_key.get(key)
+        if mapping is None:
+            plan = exit_.udp()
+            if isinstance(plan, Refusal):
+                return plan
+            try:
+                mapping = self._made(key, flow, plan, family)
+            except OSError as error:
+                return Refusal(Reason.FAILED, f"no socket: {error.strerror}")
+            self._by_key[key] = mapping
+        mapping.add(flow)
+        return None
+
+    def _made(self, key: tuple[Any, ...], flow: UdpFlow, plan: UdpDirect | Associate, family: int) -> Mapping:
+        if isinstance(plan, Associate):
+            sock = self.underlay.udp(family_of(plan.control.address), plan.control.device)
+            mapping: Mapping = Relayed(self, key, flow, sock, plan)
+        else:
+            sock = self.underlay.udp(family, plan.device)
+            level, option = (
+                (socket.IPPROTO_IP, IP_RECVERR) if family == AF_INET else (socket.IPPROTO_IPV6, IPV6_RECVERR)
+            )
+            sock.setsockopt(level, option, 1)
+            try:
+                sock.setsockopt(SOL_UDP, UDP_GRO, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+            except OSError:
+                pass  # before Linux 5.0: one datagram a receive
+            mapping = Mapping(self, key, flow, sock)
+        self.loop.watch(sock.fileno(), mapping, READ)
+        return mapping
+
+    def forget(self, mapping: Mapping) -> None:
+        """It has closed."""
+        self._by_key.pop(mapping.key, None)
+
+    # --- errors, to the application
+
+    def quoted(self, flow: UdpFlow, payload: bytes | memoryview) -> bytes:
+        """The beginning of the packet that the application sent."""
+        template = UdpTemplate(flow.source_address, flow.source_port, flow.target, flow.target_port)
+        packet = bytearray(template.header_length + len(payload))
+        packet[template.header_length :] = payload
+        template.write(packet, 0, len(payload), False)
+        return bytes(packet[:512])
+
+    def icmp_error(self, flow: UdpFlow, payload: bytes, error: bytes) -> None:
+        """Pass on an ICMP error as the sender of the datagram would have got it. `error`: sock_extended_err."""
+        _code, origin, kind, code, _pad, info, _data = extended_error.unpack_from(error)
+        offender = error[extended_error.size :]
+        if origin == ORIGIN_ICMP and len(offender) >= 8:
+            source = offender[4:8]
+        elif origin == ORIGIN_ICMP6 and len(offender) >= 24:
+            source = offender[8:24]
+        else:
+            return
+        message = icmp_error(kind, code, info, source, flow.source_address, quoted=self.quoted(flow, payload))
+        flow.source.send(message)
+
+    def unreachable(self, flow: UdpFlow, payload: memoryview, code: int) -> None:
+        """This host has no route: what the application would have seen at once."""
+        v4 = len(flow.target) == 4
+        network = code == errno.ENETUNREACH
+        kind, sub = (3, 0 if network else 1) if v4 else (1, 0 if network else 3)
+        message = icmp_error(kind, sub, 0, flow.target, flow.source_address, quoted=self.quoted(flow, payload))
+        flow.source.send(message)
+        flow.error = os.strerror(code)
+
+
