@@ -7,7 +7,12 @@ from setuptools import Extension, setup
 COMPILED = [
     "nat.checksum",
     "nat.packet",
+    "nat.craft",
+    "nat.loop",
+    "nat.gateway",
     "nat.table",
+    "nat.relay",
+    "nat.udp",
 ]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import cython
 
-from nat.loop import ERROR, Handler
+from nat.loop import ERROR
 from nat.packet import Packet
 
 if cython.compiled:
@@ -90,7 +90,7 @@ def partial_sum(field: cython.uint, delta: cython.uint) -> cython.uint:
 
 
 @cython.cclass
-class Gateway(Handler):
+class Gateway:
     """The TUN's end of the engine. One per device; also the *source* of the flows that came from this host."""
 
     fd: cython.int
@@ -158,6 +158,10 @@ class Gateway(Handler):
             return os.readv(self.fd, [self.memory])
         except OSError as error:
             return -(error.errno or errno.EIO)
+
+    def abort(self) -> None:
+        """A fault in this code, with one packet: that one is lost."""
+        self.dropped["internal error"] += 1
 
     # --- 2. classify
 

@@ -14,7 +14,7 @@ import os
 import select
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import cython
 
@@ -33,13 +33,14 @@ MAX_EVENTS = 512  # of one epoll_wait
 SWEEP_S = 0.25  # how late an Expiry may be
 
 
-@cython.cclass
-class Handler:
-    """Something that wants to know about its descriptor."""
+class Handler(Protocol):
+    """Something that wants to know about its descriptor. (Compiled classes have it by shape, not by name.)"""
+
+    __slots__ = ()
 
     def on_event(self, mask: int) -> None:
         """The descriptor is ready: `mask` of EPOLL* bits."""
-        raise NotImplementedError
+        ...
 
     def abort(self) -> None:
         """`on_event` raised: give up what the descriptor was for."""

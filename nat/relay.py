@@ -21,7 +21,7 @@ from typing import Any
 
 import cython
 
-from nat.loop import EDGE, READ, WRITE, Handler, Loop
+from nat.loop import EDGE, READ, WRITE, Loop
 
 if cython.compiled:
     from cython.cimports.libc.errno import errno as c_errno
@@ -91,7 +91,7 @@ class Pipes:
 
 
 @cython.cclass
-class Stream(Handler):
+class Stream:
     """One socket of a relay, and what was read from it and is not written to the other yet."""
 
     sock = cython.declare(object, visibility="readonly")

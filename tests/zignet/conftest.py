@@ -1,0 +1,207 @@
+"""A node that is only its control socket: the real session, handler and place, in a thread."""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zignet.control import (
+    Answers,
+    ControlSession,
+    Explanation,
+    Flow,
+    Place,
+    Question,
+    RequestError,
+    Status,
+    handler_for,
+)
+
+
+def sample_flow(number: int, **changes: Any) -> Flow:
+    flow: dict[str, Any] = {
+        "id": number,
+        "protocol": "tcp",
+        "source": f"100.64.0.1:{40000 + number % 20000}",
+        "target": "203.0.113.5:443",
+        "name": "www.video.example",
+        "known_by": "sni",
+        "ech": False,
+        "rule": "*.video.example -> tokyo",
+        "exit": "tokyo",
+        "state": "established",
+        "up": 1234,
+        "down": 56_789_012,
+        "age_s": 12.5,
+        "idle_s": 0.2,
+        "ended_s": None,
+        "error": None,
+    }
+    return Flow(**{**flow, **changes})
+
+
+SAMPLE_STATUS: dict[str, Any] = {
+    "version": "0.1.0",
+    "pid": 4321,
+    "uptime_s": 3725.0,
+    "state": "running",
+    "compiled": True,
+    "mode": "global",
+    "rules": 4,
+    "interface": {
+        "name": "zig0",
+        "mtu": 1500,
+        "address": "100.64.0.1",
+        "address6": None,
+        "offload": "tso4 tso6 uso",
+        "listener": "loopback",
+    },
+    "exits": [
+        {
+            "name": "tokyo",
+            "type": "socks5",
+            "address": "192.0.2.10:1080",
+            "flows": 2,
+            "up_bytes": 10_000,
+            "down_bytes": 5_000_000,
+            "dials": 7,
+            "failures": 1,
+            "last_error": "SOCKS5 proxy: host unreachable",
+            "last_error_age_s": 61.0,
+        }
+    ],
+    "flows": {"tcp": 2, "udp": 1, "icmp": 0, "half_open": 0, "limit": 65536},
+    "totals": {
+        "flows": 12,
+        "up": 10_000,
+        "down": 5_000_000,
+        "packets_in": 9000,
+        "packets_out": 9001,
+        "dropped": {"malformed": 3},
+    },
+    "config": {"path": "/etc/zignet/zignet.yaml", "loaded_age_s": 3725.0, "last_reload_error": None},
+}
+
+
+class SampleNode:
+    """Answers as a node would; tests change its fields."""
+
+    def __init__(self) -> None:
+        self.open_flows: list[Flow] = [sample_flow(2), sample_flow(1, name=None, known_by="address")]
+        self.ended_flows: list[Flow] = [sample_flow(0, state="ended", ended_s=3.0)]
+        self.reload_error: str | None = None
+        self.questions: list[Question] = []
+
+    def status(self) -> Status:
+        return SAMPLE_STATUS  # type: ignore[return-value]
+
+    def flows(self, ended: bool) -> Iterable[Flow]:
+        yield from self.open_flows
+        if ended:
+            yield from self.ended_flows
+
+    def explain(self, question: Question) -> Explanation:
+        self.questions.append(question)
+        return Explanation(
+            rule="*.video.example -> tokyo",
+            where="zignet.yaml:9",
+            exit="tokyo",
+            exit_type="socks5",
+            exit_address="192.0.2.10:1080",
+            decided="sniff",
+            refused=False,
+            steps=[{"stage": "rule", "text": "zignet.yaml:9: *.video.example -> tokyo"}],
+            flows=self.open_flows[:1],
+        )
+
+    def reload(self) -> None:
+        if self.reload_error is not None:
+            raise RequestError(self.reload_error)
+
+
+@contextmanager
+def serving(state_dir: Path, node: Answers) -> Iterator[Path]:
+    """The loop of a node with nothing but its control socket, until the block ends."""
+    place = Place.claim(state_dir)
+    wake, woken = socket.socketpair()
+    with ExitStack() as stack:
+        stack.callback(place.close)
+        stack.callback(wake.close)
+        thread = threading.Thread(target=_loop, args=(place, woken, node))
+        thread.start()
+        try:
+            yield state_dir
+        finally:
+            wake.send(b"x")
+            thread.join(10)
+            woken.close()
+
+
+def _loop(place: Place, woken: socket.socket, node: Answers) -> None:
+    selector = selectors.DefaultSelector()
+    selector.register(place.listener, selectors.EVENT_READ, None)
+    selector.register(woken, selectors.EVENT_READ, "stop")
+    with selector:
+        while True:
+            for key, _ in selector.select():
+                if key.data == "stop":
+                    for other in list(selector.get_map().values()):
+                        if isinstance(other.data, ControlSession):
+                            other.fileobj.close()  # type: ignore[union-attr]
+                    return
+                if key.data is None:
+                    connection, _ = place.listener.accept()
+                    connection.setblocking(False)
+                    session = ControlSession(handler_for(node))
+                    selector.register(connection, selectors.EVENT_READ, session)
+                else:
+                    _turn(selector, key.fileobj, key.data)  # type: ignore[arg-type]
+
+
+def _turn(selector: selectors.BaseSelector, connection: socket.socket, session: ControlSession) -> None:
+    try:
+        data = connection.recv(4096) if session.wants_read else None
+    except BlockingIOError:
+        data = None
+    except OSError:
+        data = b""
+    if data:
+        session.receive(data)
+    try:
+        if chunk := session.pending():
+            session.sent(connection.send(chunk))
+    except BlockingIOError:
+        pass
+    except OSError:
+        data = b""
+    if data == b"" or (session.closing and not session.wants_write):
+        selector.unregister(connection)
+        connection.close()
+        return
+    events = selectors.EVENT_READ if session.wants_read else 0
+    events |= selectors.EVENT_WRITE if session.wants_write else 0
+    selector.modify(connection, events or selectors.EVENT_READ, session)
+
+
+@pytest.fixture
+def node() -> SampleNode:
+    return SampleNode()
+
+
+@pytest.fixture
+def running(tmp_path: Path, node: SampleNode) -> Iterator[Path]:
+    """The state directory of a running sample node."""
+    with serving(tmp_path / "state", node) as state_dir:
+        yield state_dir
+
+
+@pytest.fixture
+def make_flow() -> Any:
+    return sample_flow

@@ -1,0 +1,297 @@
+"""The commands and their options. Each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zignet.cli.errors import ExitCode, Fault, guarded
+from zignet.cli.files import VARIABLE, find, load
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["app", "run"]
+
+_PLAIN_WIDTH = 100  # columns where the output is no terminal
+
+_EPILOG = """[bold]Examples[/]
+
+[cyan]sudo zignet -c zignet.yaml up[/]  — send this machine's traffic through ZigNet until Ctrl-C
+
+[cyan]zignet route explain https://www.video.example/[/]  — which rule, which exit, and why
+
+[cyan]zignet flows --watch[/]  — what is open now, live
+
+[cyan]sudo zignet doctor[/]  — what this machine lacks, and what to do about it
+
+[bold]Configuration[/]  is the file after -c, else $ZIGNET_CONFIG, else the first that exists of
+./zignet.yaml, ~/.zignet/zignet.yaml and /etc/zignet/zignet.yaml.
+
+[bold]Exit codes[/]  0 done, 1 failed, 2 wrong usage, 3 configuration error, 4 not running,
+5 privileges missing, 6 already running."""
+
+app = typer.Typer(
+    name="zignet",
+    help="A userspace NAT loopback proxy engine: every flow leaves by the exit that your rules choose.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+route_app = typer.Typer(help="Ask which way a flow would leave.", no_args_is_help=True)
+_RUN, _LOOK, _CHECK = "Run", "Look", "Check"  # the groups of the help page
+app.add_typer(route_app, name="route", rich_help_panel=_LOOK)
+
+
+@dataclass(slots=True)
+class Options:
+    """What was said before the command."""
+
+    config: Path | None = None
+    verbosity: int = 0
+
+    @property
+    def path(self) -> Path | None:
+        """The configuration file in use, or None for the defaults."""
+        return find(self.config)
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def run(args: list[str] | None = None) -> int:
+    """The whole command; returns its exit code."""
+    options = Options()
+    try:
+        return guarded(lambda: app(args=args, prog_name="zignet", obj=options), lambda: options.verbosity > 0)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else ExitCode.OK
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import zignet
+
+        print(f"zignet {zignet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    context: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", metavar="FILE", help=f"The configuration file (or ${VARIABLE})."),
+    ] = None,
+    verbose: Annotated[
+        int,
+        typer.Option("-v", "--verbose", count=True, help="Say more; -vv for everything.", show_default=False),
+    ] = 0,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what went wrong.")] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    options: Options = context.obj
+    options.config = config
+    options.verbosity = -1 if quiet else verbose
+
+
+def _exit_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Completion: the exits of the configuration in use."""
+    root = context.find_root()
+    given = root.params.get("config")
+    try:
+        config = load(find(Path(given) if given else None))
+    except Exception:  # there is nobody to tell while a line is being typed
+        return []
+    return [name for name in ("direct", "block", *config.exits) if name.startswith(incomplete)]
+
+
+@app.command(
+    rich_help_panel=_RUN,
+    epilog="SIGINT and SIGTERM stop it and leave the system as it was; SIGHUP reads the file again.",
+)
+def up(context: typer.Context) -> None:
+    """Run the node in the foreground: make the TUN, lead the traffic through it, until stopped."""
+    from zignet.cli.up import up as become_node
+
+    options: Options = context.obj
+    become_node(options.path, options.verbosity)
+
+
+@app.command(rich_help_panel=_LOOK)
+def status(context: typer.Context, as_json: Json = False) -> None:
+    """Show the running node: interface, exits, flows, totals."""
+    from zignet.cli.status import show
+    from zignet.control import Client
+
+    with Client(_state_dir(context)) as client:
+        answer = client.status()
+    if as_json:
+        _print_json(answer)
+    else:
+        show(_console(), answer)
+
+
+@app.command(
+    rich_help_panel=_LOOK,
+    epilog="[cyan]zignet flows --exit tokyo --watch[/]  — live, one exit only\n\n"
+    "[cyan]zignet flows --json | jq '.flows[] | select(.down > 1e6)'[/]",
+)
+def flows(
+    context: typer.Context,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on until Ctrl-C.")] = False,
+    ended: Annotated[bool, typer.Option("--ended", "--all", "-a", help="Recently ended ones too.")] = False,
+    exit_name: Annotated[
+        str | None,
+        typer.Option("--exit", metavar="NAME", help="Only this exit's.", autocompletion=_exit_names),
+    ] = None,
+    every: Annotated[float, typer.Option("--every", min=0.1, metavar="SECONDS", help="With --watch.")] = 1.0,
+) -> None:
+    """List the open flows: where to, how that is known, by which rule and exit, bytes and age."""
+    from zignet.cli import flows as view
+
+    read = partial(view.fetch, _state_dir(context), ended, exit_name)
+    if watch:
+        with suppress(KeyboardInterrupt):  # the way to end it
+            view.watch(_console(), read, as_json, every)
+        return
+    found = read()
+    if as_json:
+        _print_json({"flows": found})
+    else:
+        console = _console()
+        console.print(view.table(found, console.width))
+
+
+@route_app.command(
+    epilog="[cyan]zignet route explain https://www.video.example/[/]\n\n"
+    "[cyan]zignet route explain mail.example:25 --no-resolve[/]\n\n"
+    "[cyan]zignet route explain '\\[2001:db8::1]:443' --udp[/]\n\n"
+    "Where no node is running, the configuration alone is asked."
+)
+def explain(
+    context: typer.Context,
+    destination: Annotated[
+        str, typer.Argument(metavar="URL|HOST[:PORT]", help="The port is 443 if none is given.")
+    ],
+    as_json: Json = False,
+    udp: Annotated[bool, typer.Option("--udp", help="As UDP, e.g. QUIC, instead of TCP.")] = False,
+    resolve: Annotated[bool, typer.Option(help="Look the name up with the system's resolver.")] = True,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="ADDRESS", help="As if it came from this address.")
+    ] = None,
+) -> None:
+    """Show the way of a request step by step: its addresses, the rule that wins, and what the exit does."""
+    from zignet.cli import route
+
+    options: Options = context.obj
+    found = route.answer(route.parse(destination, udp), options.path, source, resolve)
+    if as_json:
+        _print_json(route.as_json(found))
+    else:
+        route.show(_console(), found)
+
+
+@app.command(
+    rich_help_panel=_CHECK,
+    epilog="It returns 1 if a check failed. Some checks need root to look at all.",
+)
+def doctor(context: typer.Context, as_json: Json = False) -> None:
+    """Check everything that the engine needs of this machine, and say what to do."""
+    from zignet.cli import doctor as view
+    from zignet.system import doctor as examination
+
+    options: Options = context.obj
+    checks = examination.run(load(options.path))
+    if as_json:
+        _print_json({"ok": view.is_well(checks), "checks": view.as_json(checks)})
+    else:
+        view.show(_console(), checks)
+    if not view.is_well(checks):
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+@app.command(rich_help_panel=_CHECK)
+def check(context: typer.Context, as_json: Json = False) -> None:
+    """Read the configuration, and say whether it is right; touch nothing else."""
+    from zignet.cli.check import examine, examine_all, summary
+
+    options: Options = context.obj
+    if not as_json:
+        print(summary(examine(options.path)))
+        return
+    verdict = examine_all(options.path)
+    _print_json(verdict)
+    if not verdict["ok"]:
+        raise typer.Exit(ExitCode.CONFIGURATION)
+
+
+@app.command(rich_help_panel=_RUN)
+def reload(context: typer.Context) -> None:
+    """Have the running node read its configuration again; open flows stay as they are."""
+    from zignet.control import Client, Declined
+
+    with Client(_state_dir(context)) as client:
+        try:
+            client.reload()
+        except Declined as error:
+            raise Fault(f"the older configuration stays in force: {error}", ExitCode.CONFIGURATION) from error
+    print("The configuration was read again.")
+
+
+@app.command(rich_help_panel=_CHECK)
+def version(as_json: Json = False) -> None:
+    """Show the version, and which modules of the packet path are compiled."""
+    from zignet.cli import version as view
+
+    known = view.facts()
+    if as_json:
+        _print_json(known)
+    else:
+        view.show(_console(), known)
+
+
+@app.command(
+    rich_help_panel=_CHECK,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    options_metavar="[OPTIONS]; see: zignet bench --help",
+)
+def bench(context: typer.Context) -> None:
+    """Measure this machine: throughput, connections, UDP, latency, memory; tables and plots."""
+    try:
+        from zignet.bench.command import bench as command
+    except ImportError as error:
+        raise Fault(f"the benchmark can't be loaded: {error}. Install ZigNet again, whole.") from error
+    measuring = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+    measuring.command(context_settings={"help_option_names": ["-h", "--help"]})(command)
+    measuring(args=context.args, prog_name="zignet bench")
+
+
+def _state_dir(context: typer.Context) -> Path:
+    options: Options = context.obj
+    return load(options.path).state_dir
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PLAIN_WIDTH
+    return Console(width=width, highlight=False, emoji=False)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))

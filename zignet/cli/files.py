@@ -1,0 +1,44 @@
+"""Which configuration file is meant, and its content."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zignet.cli.errors import ExitCode, Fault
+
+if TYPE_CHECKING:
+    from zignet.config import Config
+
+__all__ = ["VARIABLE", "candidates", "find", "load"]
+
+VARIABLE = "ZIGNET_CONFIG"
+
+
+def candidates() -> list[Path]:
+    """Where a configuration is looked for without -c and without $ZIGNET_CONFIG, best first."""
+    return [Path("zignet.yaml"), Path.home() / ".zignet" / "zignet.yaml", Path("/etc/zignet/zignet.yaml")]
+
+
+def find(given: Path | None) -> Path | None:
+    """The file to use, as an absolute path, or None where there is none. Raises `Fault` for a missing one."""
+    if given is None and (named := os.environ.get(VARIABLE)):
+        given = Path(named)
+        origin = f"${VARIABLE}"
+    else:
+        origin = "-c"
+    if given is not None:
+        if not given.is_file():
+            raise Fault(
+                f"the configuration file {given} (from {origin}) does not exist", ExitCode.CONFIGURATION
+            )
+        return given.absolute()
+    return next((path.absolute() for path in candidates() if path.is_file()), None)
+
+
+def load(path: Path | None) -> Config:
+    """The configuration in the file, or the defaults. Raises `zignet.config.ConfigError`."""
+    from zignet.config import Config, load_config
+
+    return Config() if path is None else load_config(path)

@@ -1,0 +1,99 @@
+"""`zignet status`: the running node at a glance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zignet.cli.text import duration, printable, size
+from zignet.control.messages import ExitStatus, Status
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+__all__ = ["show"]
+
+
+def show(console: Console, status: Status) -> None:
+    """Print the whole picture."""
+    console.print(_facts(status))
+    console.print()
+    console.print(_exits(status["exits"]))
+    for exit_ in status["exits"]:
+        if exit_["last_error"]:
+            age = exit_["last_error_age_s"] or 0
+            console.print(
+                f"[yellow]{_safe(exit_['name'])}[/]: {_safe(exit_['last_error'])} ({duration(age)} ago)"
+            )
+    if error := status["config"]["last_reload_error"]:
+        console.print(f"[red]the last reload failed, the older configuration is in force:[/] {_safe(error)}")
+
+
+def _facts(status: Status) -> RenderableType:
+    from rich.table import Table
+
+    interface, flows, totals, config = (
+        status["interface"],
+        status["flows"],
+        status["totals"],
+        status["config"],
+    )
+    addresses = " ".join(filter(None, (interface["address"], interface["address6"])))
+    path = config["path"] or "built-in defaults"
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = {
+        "ZigNet": f"{status['version']} ({'compiled' if status['compiled'] else 'interpreted'}), "
+        f"{status['state']} for {duration(status['uptime_s'])}, process {status['pid']}",
+        "interface": f"{interface['name']}  {addresses}  mtu {interface['mtu']}  "
+        f"listener {interface['listener']}  offload {interface['offload']}",
+        "mode": f"{status['mode']}, {_count(status['rules'], 'rule')}",
+        "configuration": f"{path}, read {duration(config['loaded_age_s'])} ago",
+        "flows": f"{flows['tcp']} tcp ({flows['half_open']} half open), {flows['udp']} udp, "
+        f"{flows['icmp']} icmp; limit {flows['limit']}",
+        "since start": f"{_count(totals['flows'], 'flow')}, {size(totals['up'])}B up, "
+        f"{size(totals['down'])}B down, {totals['packets_in']} packets in, {totals['packets_out']} out",
+    }
+    if totals["dropped"]:
+        rows["dropped"] = ", ".join(
+            f"{count} {reason}" for reason, count in totals["dropped"].items() if count
+        )
+    for key, value in rows.items():
+        if value:
+            table.add_row(key, _safe(value))
+    return table
+
+
+def _exits(exits: list[ExitStatus]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("exit", "type", "address"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("flows", "up", "down", "dials", "failures"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for exit_ in exits:
+        failures = str(exit_["failures"])
+        table.add_row(
+            _safe(exit_["name"]),
+            exit_["type"],
+            _safe(exit_["address"]),
+            str(exit_["flows"]),
+            size(exit_["up_bytes"]),
+            size(exit_["down_bytes"]),
+            str(exit_["dials"]),
+            f"[yellow]{failures}[/]" if exit_["failures"] else failures,
+        )
+    return table
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _safe(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(printable(text))

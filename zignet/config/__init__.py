@@ -1,0 +1,54 @@
+"""The configuration: a YAML file in, one frozen `Config` out, or every mistake in it with its line and key.
+
+    load_config(path)    the file and what it names, rule lines checked; raises `ConfigError`
+    parse_config(text)   the same for text in memory
+    Config()             what holds without a file
+
+The file's keys are the fields of the dataclasses in `model`, each with the reader that understands its value:
+
+    state_dir: ~/.zignet
+    tun:    {name: zig0, mtu: 1500, range: 100.64.0.0/10, listener: loopback, offload: auto}
+    proxy:  {mode: global, bypass: [192.168.0.0/16]}
+    exits:
+      tokyo: {type: socks5, address: 192.0.2.10:1080, username: me, password_file: ./pw}
+    routes:
+      - "*.video.example -> tokyo"
+      - file: ./more-rules.txt
+      - MATCH,direct
+    limits:   {flows: 65536, half_open: 8192, udp: 16384}
+    sniff:    {timeout: 300ms, limit: 16KiB, server_first: [2200]}
+    timeouts: {tcp: 1h, udp: 60s, dns: 30s, dial: 30s}
+    mark: 0x7a67
+    table: 31335
+
+No secret is ever in it: a password lives in a file of its own, which is named here and read by the exit.
+"""
+
+from zignet.config.load import load_config, parse_config
+from zignet.config.model import (
+    Config,
+    ExitConfig,
+    LimitsConfig,
+    ProxyConfig,
+    SniffConfig,
+    TimeoutsConfig,
+    TunConfig,
+)
+from zignet.config.problem import ConfigError, Problem
+
+load = load_config
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "ExitConfig",
+    "LimitsConfig",
+    "Problem",
+    "ProxyConfig",
+    "SniffConfig",
+    "TimeoutsConfig",
+    "TunConfig",
+    "load",
+    "load_config",
+    "parse_config",
+]

@@ -1,0 +1,265 @@
+"""From a file to a `Config`: sections, exits, rule lines, and what must fit together."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from functools import partial
+from ipaddress import ip_address
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from zignet.config import values
+from zignet.config.document import MAX_BYTES, Items, Node, Scalar, Table, compose
+from zignet.config.model import (
+    Config,
+    ExitConfig,
+    LimitsConfig,
+    ProxyConfig,
+    SniffConfig,
+    TimeoutsConfig,
+    TunConfig,
+)
+from zignet.config.problem import ConfigError, Problem
+from zignet.config.reader import Reader, Reading, entries, one, path, read_fields, read_section
+from zignet.routing import RESERVED, Lines, check_lines, did_you_mean, read_lines
+
+__all__ = ["KEYS_BY_TYPE", "load_config", "parse_config"]
+
+# Which keys an exit may have, by its type; the ones it must have first
+KEYS_BY_TYPE: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "socks5": (("address",), ("username", "password_file", "udp", "interface")),
+    "http": (("address",), ("username", "password_file", "interface")),
+    "direct": ((), ("interface",)),
+    "block": ((), ()),
+}
+
+MAX_RULE_BYTES = 64 << 20  # of a file of rules
+_MOST_RULE_ERRORS = 20  # looked for; a list that is all wrong is wrong for one reason
+_NOT_IN_NAMES = (",", "->", "→")
+_OTHERS_MAY_READ = stat.S_IROTH | stat.S_IWOTH
+
+
+def load_config(file: Path | str) -> Config:
+    """The configuration in a file. Raises `ConfigError` with every mistake that was found."""
+    try:
+        text = _read(Path(file), MAX_BYTES)
+    except ValueError as error:
+        raise ConfigError([Problem(str(file), 0, "", str(error))]) from None
+    return parse_config(text, file)
+
+
+def parse_config(text: str, file: Path | str = "zignet.yaml") -> Config:
+    """The configuration in a text; `file` is for messages, and relative paths start at its folder."""
+    if len(text) > MAX_BYTES:
+        raise ConfigError([Problem(str(file), 0, "", f"larger than {MAX_BYTES >> 20} MiB")])
+    root, problems = compose(text, str(file))
+    reading = Reading(str(file), Path(file).absolute().parent, problems)
+    if root is None or (isinstance(root, Scalar) and root.is_null):
+        root = Table(1, {})
+    config = read_section(
+        Config,
+        root,
+        "",
+        reading,
+        {
+            "tun": _section(TunConfig),
+            "proxy": _section(ProxyConfig),
+            "limits": _section(LimitsConfig),
+            "sniff": _section(SniffConfig),
+            "timeouts": _section(TimeoutsConfig),
+            "exits": _exits,
+            "routes": _routes,
+        },
+    )
+    _check_together(config, root, reading)
+    if reading.problems:
+        raise ConfigError(
+            sorted(reading.problems, key=lambda problem: (problem.file != str(file), problem.line))
+        )
+    return config
+
+
+def _section(kind: type) -> Reader:
+    return partial(read_section, kind)
+
+
+# exits
+
+
+def _exits(node: Node, key: str, reading: Reading) -> dict[str, ExitConfig]:
+    exits: dict[str, ExitConfig] = {}
+    for name, (line, child) in entries(node, key, reading).items():
+        place = f"{key}.{name}"
+        wrong = _wrong_name(name)
+        if wrong:
+            reading.complain(line, place, wrong)
+        exits[name] = _exit(name, child, place, line, reading)
+    return exits
+
+
+def _wrong_name(name: str) -> str:
+    if name in RESERVED:
+        return f'"{name}" is always there, and is not changed; choose another name'
+    if not name or name != name.strip() or not name.isprintable():
+        return "an exit's name is some text without blanks around it"
+    for part in _NOT_IN_NAMES:
+        if part in name:
+            return f"an exit's name can't hold \"{part}\": it means something in a rule"
+    if name.lower() in ("by-name", "no-resolve") or name.lower().endswith(" by-name"):
+        return "that is an option of rules"
+    return ""
+
+
+def _exit(name: str, node: Node, key: str, line: int, reading: Reading) -> ExitConfig:
+    """One exit. One of no or of an unknown type stays as a name, so that rules about it are not wrong too."""
+    table = entries(node, key, reading)
+    given = table.get("type")
+    if given is None:
+        reading.complain(line, f"{key}.type", f"missing; one of {', '.join(KEYS_BY_TYPE)}")
+        return ExitConfig(name, "block")
+    kind = one(values.choice(*KEYS_BY_TYPE))(given[1], f"{key}.type", reading)
+    if kind not in KEYS_BY_TYPE:
+        return ExitConfig(name, "block")
+    required, optional = KEYS_BY_TYPE[kind]
+    known = (*required, *optional)
+    rest = {}
+    for word, entry in table.items():
+        if word == "password":
+            reading.complain(
+                entry[0],
+                f"{key}.password",
+                "a password does not belong in the configuration, which is shown and shared; "
+                "write it into a file of its own (chmod 600) and name that: password_file: ./name",
+            )
+        elif word in known:
+            rest[word] = entry
+        elif word != "type":
+            where = "unknown key" if word not in _every_key() else f"an exit of type {kind} has no such key"
+            reading.complain(entry[0], f"{key}.{word}", where + did_you_mean(word, ("type", *known)))
+    for word in required:
+        if word not in table:
+            reading.complain(line, f"{key}.{word}", f"missing; an exit of type {kind} needs it")
+    readers: dict[str, Reader] = {"password_file": _password_file}
+    if "password_file" in rest and "username" not in table:
+        reading.complain(rest["password_file"][0], f"{key}.password_file", "there is no username beside it")
+    return ExitConfig(name, kind, **read_fields(ExitConfig, Table(node.line, rest), key, reading, readers))
+
+
+def _every_key() -> set[str]:
+    return {word for required, optional in KEYS_BY_TYPE.values() for word in (*required, *optional)}
+
+
+def _password_file(node: Node, key: str, reading: Reading) -> Any:
+    """The path, once it is seen that the file is there and not open to everyone."""
+    found = path(node, key, reading)
+    if isinstance(found, Path):
+        try:
+            mode = found.stat().st_mode
+        except OSError as error:
+            reading.complain(node.line, key, f"{found}: {error.strerror}")
+            return found
+        if not stat.S_ISREG(mode):
+            reading.complain(node.line, key, f"{found} is not a file")
+        elif mode & _OTHERS_MAY_READ:
+            reading.complain(node.line, key, f"everyone on this machine can read it: chmod 600 {found}")
+        elif not os.access(found, os.R_OK):
+            reading.complain(node.line, key, f"{found} can't be read by this user")
+    return found
+
+
+# routes
+
+
+def _routes(node: Node, key: str, reading: Reading) -> Lines:
+    """Rule lines, with the lines of the files that are named among them in their place."""
+    if isinstance(node, Items):
+        return Lines(_rule_lines(node, key, reading))
+    if not (isinstance(node, Scalar) and node.is_null):
+        reading.complain(node.line, key, 'expected a list of rules, such as - "*.example.com -> direct"')
+    return Lines()
+
+
+def _rule_lines(node: Items, key: str, reading: Reading) -> Iterator[tuple[str, str, int]]:
+    for at, item in enumerate(node.items):
+        place = f"{key}[{at}]"
+        if isinstance(item, Scalar):
+            yield item.text, reading.file, item.line
+        elif isinstance(item, Table) and item.entries.keys() == {"file"}:
+            yield from _rules_of_file(item.entries["file"][1], f"{place}.file", reading)
+        else:
+            reading.complain(
+                item.line,
+                place,
+                'expected a rule line or "file: ./rules.txt"; put quotes around a rule with a colon',
+            )
+
+
+def _rules_of_file(node: Node, key: str, reading: Reading) -> Iterator[tuple[str, str, int]]:
+    found = path(node, key, reading)
+    if isinstance(found, Path):
+        try:
+            text = _read(found, MAX_RULE_BYTES)
+        except ValueError as error:
+            reading.complain(node.line, key, str(error))
+            return
+        yield from read_lines(text.splitlines(), str(found))
+
+
+def _read(file: Path, most: int) -> str:
+    """A text file. Raises `ValueError` with a message that names it where that is not plain already."""
+    try:
+        with file.open("rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise ValueError(f"{file} is not a file")
+            content = stream.read(most + 1)
+    except OSError as error:
+        raise ValueError(f"{file}: {error.strerror}") from None
+    if len(content) > most:
+        raise ValueError(f"{file} is larger than {most >> 20} MiB")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{file} is not UTF-8 text (line {line})") from None
+
+
+# together
+
+
+def _check_together(config: Config, root: Node, reading: Reading) -> None:
+    for error in islice(check_lines(config.routes, config.exits), _MOST_RULE_ERRORS):
+        file, _, number = error.where.rpartition(":")
+        key = "routes" if file == reading.file else ""
+        reading.problems.append(Problem(file, int(number), key, error.message))
+    if config.limits.half_open > config.limits.flows:
+        line = _line_of(root, "limits", "half_open") or _line_of(root, "limits", "flows")
+        reading.complain(line, "limits.half_open", "more than limits.flows, which it is a part of")
+    for name, settings in config.exits.items():
+        if settings.address is not None and _inside(settings.address, config.tun):
+            reading.complain(
+                _line_of(root, "exits", name, "address"),
+                f"exits.{name}.address",
+                f"{settings.address} lies in ZigNet's own range (tun.range, tun.range6): "
+                "its flows would go in circles",
+            )
+
+
+def _inside(address: str, tun: TunConfig) -> bool:
+    try:
+        host = ip_address(address.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False  # a name
+    return host in (tun.range if host.version == 4 else tun.range6)
+
+
+def _line_of(node: Node, *keys: str) -> int:
+    """The line of a key, or 0 where the file does not have it."""
+    line = 0
+    for key in keys:
+        if not isinstance(node, Table) or key not in node.entries:
+            return 0
+        line, node = node.entries[key]
+    return line

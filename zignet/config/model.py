@@ -1,0 +1,169 @@
+"""The configuration as values. A field's default is what holds where the file says nothing."""
+
+# ruff: noqa: RUF009 -- `setting` is `dataclasses.field`
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Any
+
+from zignet.config import values
+from zignet.config.reader import key_of, many, one, path, setting
+from zignet.routing import Lines
+
+__all__ = [
+    "Config",
+    "ExitConfig",
+    "LimitsConfig",
+    "ProxyConfig",
+    "SniffConfig",
+    "TimeoutsConfig",
+    "TunConfig",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TunConfig:
+    """The TUN interface and the addresses on it."""
+
+    name: str = setting("zig0", one(values.interface))
+    mtu: int = setting(1500, one(values.whole(1280, 65535)))  # bytes; IPv6 needs 1280 (RFC 8200 §5)
+    range: IPv4Network = setting(IPv4Network("100.64.0.0/10"), one(values.range4))
+    range6: IPv6Network = setting(IPv6Network("fd5a:6967:6e65::/48"), one(values.range6))
+    listener: str = setting("loopback", one(values.choice("loopback", "tun")))
+    offload: str = setting("auto", one(values.choice("auto", "off")))
+    descriptor: int | None = setting(None, one(values.device), key="device")  # a TUN that is already open
+
+    @property
+    def address(self) -> IPv4Address:
+        """This host's own address: the range's first."""
+        return self.range.network_address + 1
+
+    @property
+    def aliases(self) -> IPv4Network:
+        """The NAT's alias block: the top /16 of the range, or its upper half if that is smaller."""
+        length = max(16, self.range.prefixlen + 1)
+        return IPv4Network((self.range.broadcast_address, length), strict=False)
+
+    @property
+    def address6(self) -> IPv6Address:
+        """This host's own IPv6 address: `::1` of the range."""
+        return self.range6.network_address + 1
+
+    @property
+    def aliases6(self) -> IPv6Network:
+        """The NAT's IPv6 alias block: the top /64 of the range, or its upper half if that is smaller."""
+        length = max(64, self.range6.prefixlen + 1)
+        return IPv6Network((self.range6.broadcast_address, length), strict=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfig:
+    """Which of the system's traffic enters the TUN."""
+
+    mode: str = setting("global", one(values.choice("global", "off")))
+    bypass: tuple[IPv4Network | IPv6Network, ...] = setting((), many(values.network))
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """How much at once, in flows."""
+
+    flows: int = setting(65_536, one(values.whole(16, 4_194_304)))  # TCP
+    half_open: int = setting(8_192, one(values.whole(16, 4_194_304)))  # of them, dialled or not accepted yet
+    udp: int = setting(16_384, one(values.whole(16, 4_194_304)))
+
+
+@dataclass(frozen=True, slots=True)
+class SniffConfig:
+    """How long and how much is read for a name, and where it is not waited for."""
+
+    timeout_s: float = setting(0.3, one(values.duration(0.0, 10.0)), key="timeout")
+    limit: int = setting(16_384, one(values.size(1024, 65_536)))  # bytes
+    server_first: tuple[int, ...] = setting((), many(values.whole(1, 65535)))  # ports, besides the known ones
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutsConfig:
+    """After how many seconds of silence something ends."""
+
+    tcp_idle_s: float = setting(3600.0, one(values.duration(1.0, 30 * 86400.0)), key="tcp")
+    udp_idle_s: float = setting(60.0, one(values.duration(1.0, 86400.0)), key="udp")
+    dns_idle_s: float = setting(30.0, one(values.duration(1.0, 3600.0)), key="dns")  # after a DNS answer
+    dial_s: float = setting(30.0, one(values.duration(0.1, 600.0)), key="dial")
+
+
+@dataclass(frozen=True, slots=True)
+class ExitConfig:
+    """A way out. Which keys it may have depends on its type: see `KEYS_BY_TYPE`."""
+
+    name: str
+    type: str  # socks5 | http | direct | block
+    address: str | None = setting(None, one(values.host_port))  # of a proxy, host:port
+    username: str | None = setting(None, one(values.some_text))
+    password_file: Path | None = setting(None, path)  # checked, not read
+    udp: bool = setting(True, one(values.flag))  # whether the proxy is asked to carry UDP
+    interface: str | None = setting(None, one(values.interface))  # tied to it
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All of it. Equal configurations compare equal, so a reload sees which parts changed."""
+
+    state_dir: Path = setting(lambda: Path("~/.zignet").expanduser(), path)
+    tun: TunConfig = field(default_factory=TunConfig)
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)
+    exits: Mapping[str, ExitConfig] = field(default_factory=dict)  # besides `direct` and `block`
+    routes: Lines = field(default_factory=Lines)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    sniff: SniffConfig = field(default_factory=SniffConfig)
+    timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
+    mark: int = setting(0x7A67, one(values.whole(1, 0xFFFFFFFF)))  # fwmark of our own sockets
+    table: int = setting(31335, one(values.table))  # routing table whose default is the TUN
+
+    @classmethod
+    def default(cls) -> Config:
+        """What holds without a file."""
+        return cls()
+
+    @classmethod
+    def load(cls, file: Path) -> Config:
+        """See `load_config`."""
+        from zignet.config.load import load_config
+
+        return load_config(file)
+
+    @classmethod
+    def parse(cls, text: str, file: Path | str = "zignet.yaml") -> Config:
+        """See `parse_config`."""
+        from zignet.config.load import parse_config
+
+        return parse_config(text, file)
+
+    def to_json(self) -> dict[str, Any]:
+        """All values under the file's keys, in types that JSON knows, defaults filled in. Holds no secret."""
+        shown: dict[str, Any] = _plain(self)
+        return shown
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Lines):
+        return [{"rule": line.text, "where": line.where} for line in value]
+    if isinstance(value, TunConfig):
+        return {**_section(value), "device": "auto" if value.descriptor is None else f"fd:{value.descriptor}"}
+    if is_dataclass(value):
+        return _section(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if value is None or isinstance(value, str | int | float):
+        return value
+    return str(value)
+
+
+def _section(value: Any) -> dict[str, Any]:
+    return {key_of(part.name, part.metadata): _plain(getattr(value, part.name)) for part in fields(value)}

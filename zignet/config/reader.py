@@ -1,0 +1,141 @@
+"""From the tree to dataclasses: a field says how its value is read, a section is a class of such fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from zignet.config.document import Items, Node, Scalar, Table
+from zignet.config.problem import Problem
+from zignet.routing import did_you_mean
+
+__all__ = ["Reader", "Reading", "key_of", "many", "one", "path", "read_fields", "read_section", "setting"]
+
+S = TypeVar("S")
+
+
+@dataclass(slots=True)
+class Reading:
+    """One document being read: where its paths start, and what was wrong so far."""
+
+    file: str
+    folder: Path
+    problems: list[Problem]
+
+    def complain(self, line: int, key: str, message: str) -> None:
+        """Note a mistake and go on, so that one run shows them all."""
+        self.problems.append(Problem(self.file, line, key, message))
+
+
+class _Missing:
+    """There is no value; what is wrong, if anything, was noted."""
+
+
+_MISSING = _Missing()
+
+Reader = Callable[[Node, str, Reading], Any]
+
+
+def setting(default: Any, reader: Reader, *, key: str = "") -> Any:
+    """A dataclass field that the file may set; `key` where the file's word is not the field's."""
+    metadata = {"read": reader, "key": key}
+    if callable(default):
+        return field(default_factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def key_of(name: str, metadata: Mapping[str, Any]) -> str:
+    """What a field is called in the file."""
+    return cast(str, metadata.get("key") or name)
+
+
+def one(parse: Callable[[str], Any]) -> Reader:
+    """A single value."""
+
+    def read(node: Node, key: str, reading: Reading) -> Any:
+        if not isinstance(node, Scalar):
+            reading.complain(node.line, key, "expected a single value")
+        elif node.is_null:
+            reading.complain(node.line, key, "there is no value")
+        else:
+            try:
+                return parse(node.text)
+            except ValueError as error:
+                reading.complain(node.line, key, str(error))
+        return _MISSING
+
+    return read
+
+
+def many(parse: Callable[[str], Any]) -> Reader:
+    """A list of single values, as a tuple."""
+    read_one = one(parse)
+
+    def read(node: Node, key: str, reading: Reading) -> Any:
+        if isinstance(node, Scalar) and node.is_null:
+            return _MISSING
+        if not isinstance(node, Items):
+            reading.complain(node.line, key, "expected a list, such as [a, b]")
+            return _MISSING
+        values = [read_one(item, f"{key}[{at}]", reading) for at, item in enumerate(node.items)]
+        return tuple(value for value in values if value is not _MISSING)
+
+    return read
+
+
+def path(node: Node, key: str, reading: Reading) -> Any:
+    """A path; relative ones start at the configuration's folder, and `~` is the home directory."""
+
+    def resolve(text: str) -> Path:
+        if "\0" in text:
+            raise ValueError("a path has no zero byte")
+        try:
+            return reading.folder / Path(text).expanduser()
+        except RuntimeError:
+            raise ValueError(f'"{text}": whose home directory is not known') from None
+
+    return one(resolve)(node, key, reading)
+
+
+def read_section(
+    kind: type[S], node: Node, key: str, reading: Reading, readers: Mapping[str, Reader] | None = None
+) -> S:
+    """A dataclass from a mapping; what is missing or wrong keeps its default."""
+    return kind(**read_fields(kind, node, key, reading, readers))
+
+
+def read_fields(
+    kind: type, node: Node, key: str, reading: Reading, readers: Mapping[str, Reader] | None = None
+) -> dict[str, Any]:
+    """Those fields of a dataclass that a mapping sets rightly.
+
+    `readers` overrides or adds to those of the fields, by the file's words.
+    """
+    known: dict[str, tuple[str, Reader]] = {}
+    for part in fields(kind):
+        word = key_of(part.name, part.metadata)
+        reader = (readers or {}).get(word) or part.metadata.get("read")
+        if reader is not None:
+            known[word] = (part.name, reader)
+    values = {}
+    for word, (line, child) in entries(node, key, reading).items():
+        place = f"{key}.{word}" if key else word
+        if word not in known:
+            reading.complain(line, place, f"unknown key{did_you_mean(word, known)}")
+            continue
+        name, reader = known[word]
+        value = reader(child, place, reading)
+        if value is not _MISSING:
+            values[name] = value
+    return values
+
+
+def entries(node: Node, key: str, reading: Reading) -> dict[str, tuple[int, Node]]:
+    """The entries of a mapping; none, and a complaint, where it is something else."""
+    if isinstance(node, Table):
+        return node.entries
+    if not (isinstance(node, Scalar) and node.is_null):
+        reading.complain(node.line, key, "expected keys with values, such as {name: value}")
+    return {}

@@ -1,0 +1,52 @@
+"""How the command line talks to the running node: lines of JSON over a unix socket in the state directory.
+
+{"do": "status"}            one request
+{"status": {…}}             its answer, in as many lines as it needs
+{"end": true}               … and the end of it; or {"error": "text for the person"} instead
+
+messages   the shapes of requests and answers
+session    the node's side of one connection, without sockets: bounded, and sent piece by piece
+handler    which question goes to which method of the node
+place      the socket's path, and the lock that keeps a second node out
+client     the command line's side, blocking
+"""
+
+from zignet.control.client import Broken, Client, ControlError, Declined, NotPermitted, NotRunning
+from zignet.control.handler import Answers, RequestError, handler_for
+from zignet.control.messages import (
+    ConfigStatus,
+    ExitStatus,
+    Explanation,
+    Flow,
+    FlowCounts,
+    InterfaceStatus,
+    Question,
+    Status,
+    Totals,
+)
+from zignet.control.place import AlreadyRunning, Place
+from zignet.control.session import ControlSession
+
+__all__ = [
+    "AlreadyRunning",
+    "Answers",
+    "Broken",
+    "Client",
+    "ConfigStatus",
+    "ControlError",
+    "ControlSession",
+    "Declined",
+    "ExitStatus",
+    "Explanation",
+    "Flow",
+    "FlowCounts",
+    "InterfaceStatus",
+    "NotPermitted",
+    "NotRunning",
+    "Place",
+    "Question",
+    "RequestError",
+    "Status",
+    "Totals",
+    "handler_for",
+]

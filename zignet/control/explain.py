@@ -1,0 +1,144 @@
+"""The way of a flow that does not exist yet, step by step, by the rules and exits in force.
+
+The node answers with this from what it runs; the command line answers with the same from the file alone.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from nat.exit import Exit, Refusal, Target
+from sniff.ports import speaks_first
+from zignet.control.messages import Explanation, Question, Step
+from zignet.exits import AnyExit
+from zignet.exits.names import host_port
+from zignet.routing import Considered, Rules
+from zignet.routing import Explanation as Found
+
+__all__ = ["explain"]
+
+_PROTOCOLS = {"tcp": 6, "udp": 17}
+_UNKNOWN = bytes(4)  # 0.0.0.0 stands for an address that was not looked up
+_SOURCE = bytes((100, 64, 0, 1))
+_SOURCE6 = bytes(16)
+
+
+def explain(rules: Rules, question: Question) -> Explanation:
+    """The answer to a question, whose addresses must be addresses. Asks nothing of the network."""
+    protocol = _PROTOCOLS[question["protocol"]]
+    port = question["port"]
+    target = _UNKNOWN if question["address"] is None else ip_address(question["address"]).packed
+    source = _source(question, target)
+    name = (question["name"] or "").rstrip(".").lower()
+    found = rules.explain(protocol, source, 0, target, port, name)
+    if name and not found.at_syn and _says_nothing_first(question):
+        name = ""
+        found = rules.explain(protocol, source, 0, target, port, name)
+    route = found.route
+    winner = found.winner
+    assert route is not None  # a name, or the certainty that there is none, decides
+    assert winner is not None
+    by_name = name if route.by_name and name else None
+    steps = [_syn(found), *_sniffed(found, question, name), _rule(winner, found.matches[1:])]
+    outcome, refused = _outcome(route.exit, Target(target, port, by_name), question)
+    steps.append(Step(stage="exit", text=outcome))
+    return Explanation(
+        rule=winner.rule,
+        where=winner.where,
+        exit=route.exit.name,
+        exit_type=_kind(route.exit),
+        exit_address=_where(route.exit),
+        decided="syn" if found.at_syn else "sniff",
+        refused=refused,
+        steps=steps,
+    )
+
+
+def _source(question: Question, target: bytes) -> bytes:
+    given = question.get("source")
+    if given is not None:
+        return ip_address(given).packed
+    return _SOURCE if len(target) == 4 else _SOURCE6
+
+
+def _says_nothing_first(question: Question) -> bool:
+    return question["protocol"] == "tcp" and speaks_first(question["port"])
+
+
+def _syn(found: Found) -> Step:
+    if found.at_syn:
+        text = "decided at once: no rule about names could still win, so the exit is dialled first"
+        return Step(stage="syn", text=text)
+    if not found.undecided_by:
+        return Step(stage="syn", text="not decided yet: the rule gives its exit the flow's name")
+    first = found.undecided_by[0]
+    more = f" and {found.undecided_count - 1} more" if found.undecided_count > 1 else ""
+    return Step(
+        stage="syn",
+        text=f"not decided yet: {_at(first)}{first.rule}{more} could still win, so the name is needed first",
+    )
+
+
+def _sniffed(found: Found, question: Question, name: str) -> list[Step]:
+    if found.at_syn:
+        return []
+    if question["protocol"] == "udp":
+        how = "the name is read from the first datagrams (QUIC)"
+    elif _says_nothing_first(question):
+        how = "on this port the server speaks first, so no name is waited for"
+        return [Step(stage="sniff", text=how)]
+    else:
+        how = "the name is read from the first bytes (TLS server name, HTTP Host)"
+    taken = f"{how}; taken to be {name}" if name else f"{how}; taken to be absent"
+    return [Step(stage="sniff", text=taken)]
+
+
+def _rule(winner: Considered, beaten: tuple[Considered, ...]) -> Step:
+    text = f"{_at(winner)}{winner.rule}"
+    if not winner.where:
+        text = f"no rule matches: the default, {winner.exit}"
+    if beaten and beaten[0].where:
+        text += f"  (ahead of {_at(beaten[0])}{beaten[0].rule})"
+    return Step(stage="rule", text=text)
+
+
+def _at(considered: Considered) -> str:
+    return f"{considered.where}: " if considered.where else ""
+
+
+def _outcome(exit_: Exit, target: Target, question: Question) -> tuple[str, bool]:
+    """What the exit does with the flow, in words, and whether it refuses."""
+    udp = question["protocol"] == "udp"
+    plan = exit_.udp() if udp else exit_.tcp(target)
+    if isinstance(plan, Refusal):
+        shown = "ICMP administratively prohibited" if udp else "a reset"
+        return f"{exit_.name} refuses: {plan.message}; the application sees {shown}", True
+    far_end = _far_end(target, question)
+    kind, where = _kind(exit_), _where(exit_)
+    match kind:
+        case "direct":
+            through = f" through {where}" if where else ""
+            return f"{exit_.name} sends to {far_end} from this host{through}", False
+        case "socks5":
+            how = "UDP ASSOCIATE" if udp else "CONNECT"
+            return f"{exit_.name} asks the SOCKS5 proxy {where} for {far_end} ({how})", False
+        case "http":
+            return f"{exit_.name} asks the HTTP proxy {where} for {far_end} (CONNECT)", False
+        case _:
+            return f"{exit_.name} carries it to {far_end}", False
+
+
+def _far_end(target: Target, question: Question) -> str:
+    if target.name is not None:
+        return f"{target.name}:{target.port}, a name that it resolves itself"
+    if question["address"] is None:
+        return f"the address that the application chooses, port {target.port}"
+    return host_port(target.address, target.port)
+
+
+def _kind(exit_: Exit) -> str:
+    return exit_.kind if isinstance(exit_, AnyExit) else type(exit_).__name__.lower()
+
+
+def _where(exit_: Exit) -> str:
+    return exit_.where if isinstance(exit_, AnyExit) else ""

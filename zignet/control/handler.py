@@ -1,0 +1,91 @@
+"""Which question goes to which method of the node, and the checks on what came over the socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address
+from itertools import islice
+from typing import Any, Protocol
+
+from zignet.control.messages import Explanation, Flow, Question, Status
+from zignet.control.session import Handler
+
+__all__ = ["FLOWS_PER_LINE", "Answers", "RequestError", "handler_for"]
+
+FLOWS_PER_LINE = 200
+PROTOCOLS = ("tcp", "udp")
+
+
+class RequestError(Exception):
+    """A request can't be answered; the text is for the person who asked."""
+
+
+class Answers(Protocol):
+    """What the node answers. Any of these may raise `RequestError`."""
+
+    def status(self) -> Status:
+        """The node as it is now."""
+        ...
+
+    def flows(self, ended: bool) -> Iterable[Flow]:
+        """Open flows, newest first; with `ended` the recently ended ones too.
+
+        Iterated over many turns of the packet loop, so it must stand flows that come and go meanwhile.
+        """
+        ...
+
+    def explain(self, question: Question) -> Explanation:
+        """How such a flow would leave by the rules in force."""
+        ...
+
+    def reload(self) -> None:
+        """Read the configuration again; on `RequestError` the old one stays in force."""
+        ...
+
+
+def handler_for(node: Answers) -> Handler:
+    """The handler of a `ControlSession`."""
+
+    def handle(request: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
+        match request.get("do"):
+            case "status":
+                yield {"status": node.status()}
+            case "flows":
+                flows = iter(node.flows(request.get("ended") is True))
+                while part := list(islice(flows, FLOWS_PER_LINE)):
+                    yield {"flows": part}
+            case "explain":
+                yield {"explanation": node.explain(_question(request))}
+            case "reload":
+                node.reload()
+                yield {"reloaded": True}
+            case unknown:
+                raise RequestError(
+                    f"unknown request {str(unknown)[:40]!r}: it is one of status, flows, explain, reload"
+                )
+
+    return handle
+
+
+def _question(request: dict[str, Any]) -> Question:
+    name, address, port = request.get("name"), request.get("address"), request.get("port")
+    protocol = request.get("protocol", "tcp")
+    if name is not None and (not isinstance(name, str) or len(name) > 255):
+        raise RequestError("name is a string of at most 255 characters")
+    if not isinstance(port, int) or not 0 < port < 65536:
+        raise RequestError("port is a number from 1 to 65535")
+    if protocol not in PROTOCOLS:
+        raise RequestError("protocol is tcp or udp")
+    question = Question(name=name, address=_address(address), port=port, protocol=protocol)
+    if (source := _address(request.get("source"))) is not None:
+        question["source"] = source
+    return question
+
+
+def _address(text: object) -> str | None:
+    if text is None:
+        return None
+    try:
+        return str(ip_address(str(text)))
+    except ValueError as error:
+        raise RequestError(f"{str(text)[:64]!r} is not an IP address") from error
