@@ -91,6 +91,7 @@ class Arrival(Handler):
         assert self._sniffer is not None
         ahead = self._sniffer.data
         self._sniffer = None
+        tcp.tally.dialled(flow)
         self._attempt = attempt = tcp.dialler.dial(
             plan,
             lambda attempt, rest: self._stood(attempt, rest, ahead),
@@ -105,6 +106,7 @@ class Arrival(Handler):
 
     def _refused(self, reason: Reason, message: str) -> None:
         self._attempt = None
+        self._tcp.tally.failed(self._flow, message, self._tcp.loop.now)
         self._give_up(message)
 
     def _give_up(self, error: str, *, quietly: bool = False) -> None:

@@ -64,12 +64,12 @@ def sum16(
     end: cython.Py_ssize_t = start + length
     while at + 8 <= end:
         memcpy(cython.address(word), cython.address(data[at]), 8)
-        total += (word & 0xFFFFFFFF) + (word >> 32)
+        total += cython.cast(cython.uint, word) + (word >> 32)
         at += 8
     if at < end:
         word = 0
         memcpy(cython.address(word), cython.address(data[at]), end - at)
-        total += (word & 0xFFFFFFFF) + (word >> 32)
+        total += cython.cast(cython.uint, word) + (word >> 32)
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     if LITTLE_ENDIAN:

@@ -247,6 +247,15 @@ def _put16(view: cython.uchar[::1], at: cython.Py_ssize_t, value: cython.uint) -
     view[at + 1] = value & 0xFF
 
 
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _fold(total: cython.uint) -> cython.uint:
+    # checksum.fold, without a call into another compiled module.
+    total = (total & 0xFFFF) + (total >> 16)
+    return (total & 0xFFFF) + (total >> 16)
+
+
 @cython.cclass
 class UdpTemplate:
     """The IP and UDP headers of one flow's replies, ready but for lengths and checksums.
@@ -294,7 +303,7 @@ class UdpTemplate:
         """
         view: cython.uchar[::1] = buffer
         size: cython.Py_ssize_t = self.header_length
-        udp_length: cython.uint = UDP_LENGTH + payload_length
+        udp_length: cython.uint = 8 + payload_length
         udp: cython.Py_ssize_t = at + size - 8
         total: cython.uint
         if payload_length < 0 or payload_length > 0xFFFF - (28 if size == 28 else 8):
@@ -308,16 +317,16 @@ class UdpTemplate:
         if size == 28:
             _put16(view, at + 2, udp_length + 20)
             _put16(view, at + 4, identification)
-            _put16(view, at + 10, finish(self.ip_sum + udp_length + 20 + identification))
+            _put16(view, at + 10, 0xFFFF - _fold(self.ip_sum + udp_length + 20 + identification))
         else:
             _put16(view, at + 4, udp_length)
         _put16(view, udp + 4, udp_length)
         total = self.pseudo + udp_length
         if partial:
-            _put16(view, udp + 6, fold(total))
+            _put16(view, udp + 6, _fold(total))
         else:
             total += self.ports + udp_length
-            total = finish(sum16(buffer, udp + 8, payload_length, total))
+            total = 0xFFFF - fold(sum16(buffer, udp + 8, payload_length, total))
             _put16(view, udp + 6, total or 0xFFFF)  # a computed 0 would say "no checksum" (RFC 768)
         return size
 

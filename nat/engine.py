@@ -1,13 +1,12 @@
 """The engine: one gateway, and what its packets need. The only place in `nat` that knows all the parts.
 
-    TUN ─► gateway ─► known TCP flow: rewritten, and back to the TUN
-              ├─────► known UDP flow: its mapping sends it on
-              └─────► `packet`: parse ─► fragments | tcp | datagrams | icmp | refused
+TUN ─► gateway ─► known TCP flow: rewritten, and back to the TUN
+          ├─────► known UDP flow: its mapping sends it on
+          └─────► `packet`: parse ─► fragments | tcp | datagrams | icmp | refused
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -28,12 +27,13 @@ from nat.packet import Packet, Problem
 from nat.settings import Settings
 from nat.sockets import Underlay
 from nat.table import AliasPool, Table
+from nat.tally import Tally
 from nat.tcp import Tcp
 from nat.udp import Udp
 
 __all__ = ["Engine"]
 
-RECENT = 512  # ended flows that can still be shown
+FRAGMENT_SWEEP_S = 5.0
 
 
 class Engine:
@@ -53,21 +53,17 @@ class Engine:
         self.loop = loop
         self.tun = tun
         self.settings = settings
-        self.recent: deque[Flow] = deque(maxlen=RECENT)
-        self.ended_flows = 0
-        self.ended_up = 0
-        self.ended_down = 0
-        self._number = 0
+        self.tally = tally = Tally()
         self.gateway = gateway = Gateway(loop, tun)
         self.dropped = gateway.dropped
         self.dialler = Dialler(loop, underlay, settings.dial_s)
         self.table = Table(gateway, loop.expiry, aliases, settings.flows, settings.half_open)
-        self.tcp = Tcp(loop, gateway, self.table, self.dialler, settings, self._ended)
-        self.udp = Udp(loop, gateway, settings, self._ended, super_datagrams)
+        self.tcp = Tcp(loop, gateway, self.table, self.dialler, settings, tally)
+        self.udp = Udp(loop, gateway, settings, tally, super_datagrams)
         self.mappings = Mappings(loop, self.udp, underlay, self.dialler, gateway.dropped)
         self.datagrams = Datagrams(loop, gateway, self.udp, settings)
         self.udp.attach(self.mappings, self.datagrams)
-        self.icmp = Icmp(loop, gateway, self.table, self.udp, underlay, self._ended)
+        self.icmp = Icmp(loop, gateway, self.table, self.udp, underlay, tally)
         self.fragments = Reassembler()
         self.listeners: list[Listener] = []
         self.choose_with(chooser)
@@ -90,6 +86,11 @@ class Engine:
     def start(self) -> None:
         """Read the TUN from now on."""
         self.loop.watch(self.tun.fileno(), self.gateway, READ)
+        self._sweep_fragments()
+
+    def _sweep_fragments(self) -> None:
+        self.fragments.expire(self.loop.now)
+        self.loop.call_later(FRAGMENT_SWEEP_S, self._sweep_fragments)
 
     # --- the slow path
 
@@ -126,14 +127,10 @@ class Engine:
     def flows(self) -> Iterator[Flow]:
         """All live flows."""
         return chain(
-            (flow for flow in self.table if not flow.ended), list(self.udp.flows.values()), list(self.icmp.flows.values())
+            (flow for flow in self.table if not flow.ended),
+            list(self.udp.flows.values()),
+            list(self.icmp.flows.values()),
         )
-
-    def _ended(self, flow: Flow) -> None:
-        self.recent.append(flow)
-        self.ended_flows += 1
-        self.ended_up += flow.up
-        self.ended_down += flow.down
 
     def close(self) -> None:
         """End all flows with a reset, and close every socket."""
@@ -153,5 +150,3 @@ def _is_unicast(address: bytes) -> bool:
     if len(address) == 4:
         return first < 224 and first != 0
     return first != 0xFF and any(address)
-
-

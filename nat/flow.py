@@ -10,6 +10,7 @@ The state of a TCP flow is one of `State`; what moves it is in this table and no
 from __future__ import annotations
 
 from enum import IntEnum
+from itertools import count
 from typing import Any, Protocol
 
 from nat.exit import Route
@@ -41,6 +42,9 @@ class Source(Protocol):
     def write(self, pieces: list[Any], segmented: bool = False) -> None:
         """Send one packet from pieces; the first begins with the virtio_net_hdr, where the source has one."""
         ...
+
+
+_numbers = count(1)
 
 
 class Flow:
@@ -77,7 +81,7 @@ class Flow:
         target_port: int,
         now: float,
     ) -> None:
-        self.number = 0
+        self.number = next(_numbers)
         self.source = source
         self.protocol = protocol
         self.source_address = source_address

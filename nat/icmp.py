@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import socket
 import struct
-from collections.abc import Callable
 
 from nat import craft
 from nat.checksum import finish, sum16
@@ -22,6 +21,7 @@ from nat.loop import READ, Handler, Loop
 from nat.packet import Packet
 from nat.sockets import AF_INET, AF_INET6, Underlay, family_of, text_of
 from nat.table import Table
+from nat.tally import Tally
 from nat.udp import Udp
 
 __all__ = ["EchoFlow", "Icmp"]
@@ -62,7 +62,13 @@ class Raw(Handler):
             self.sock.setsockopt(SOL_RAW, ICMP_FILTER, struct.pack("=I", mask))
         else:
             words = [0xFFFFFFFF] * 8
-            for kind in (Icmp6.UNREACHABLE, Icmp6.TOO_BIG, Icmp6.TIME_EXCEEDED, Icmp6.PARAMETER, Icmp6.ECHO_REPLY):
+            for kind in (
+                Icmp6.UNREACHABLE,
+                Icmp6.TOO_BIG,
+                Icmp6.TIME_EXCEEDED,
+                Icmp6.PARAMETER,
+                Icmp6.ECHO_REPLY,
+            ):
                 words[kind >> 5] &= ~(1 << (kind & 31)) & 0xFFFFFFFF
             self.sock.setsockopt(socket.IPPROTO_ICMPV6, ICMP6_FILTER, struct.pack("=8I", *words))
 
@@ -100,14 +106,14 @@ class Icmp:
         table: Table,
         udp: Udp,
         underlay: Underlay,
-        ended: Callable[[EchoFlow], None],
+        tally: Tally,
     ) -> None:
         self._loop = loop
         self._gateway = gateway
         self._table = table
         self._udp = udp
         self._underlay = underlay
-        self._ended = ended
+        self._tally = tally
         self.chooser: Chooser
         self.flows: dict[tuple[bytes, int, bytes], EchoFlow] = {}
         self._by_identifier: dict[tuple[int, int], EchoFlow] = {}
@@ -165,7 +171,7 @@ class Icmp:
             flow.error = "refused by the rules"
             flow.ended = self._loop.now
             self._gateway.send(craft.unreachable(packet, craft.Unreachable.PROHIBITED))
-            self._ended(flow)
+            self._tally.ended(flow)
             return None
         if self._leaves(route, packet):
             flow.identifier = self._free_identifier(packet.version)
@@ -184,7 +190,9 @@ class Icmp:
                 raw = self._raw[family] = Raw(self, family, self._underlay)
                 self._loop.watch(raw.sock.fileno(), raw, READ)
             except OSError as error:
-                log.warning("pings are answered here, not by their targets: no raw socket: %s", error.strerror)
+                log.warning(
+                    "pings are answered here, not by their targets: no raw socket: %s", error.strerror
+                )
                 self._raw[family] = None
         return self._raw[family] is not None
 
@@ -210,7 +218,7 @@ class Icmp:
         self._by_identifier.pop((version, flow.identifier), None)
         flow.state = State.CLOSED
         flow.ended = self._loop.now
-        self._ended(flow)
+        self._tally.ended(flow)
         flow.settle()
 
     # --- what comes back from outside
@@ -270,7 +278,9 @@ class Icmp:
         key = target + source + ports[1] + ports[0]
         if inner.protocol == Protocol.UDP:
             flow = self._udp.flows.get(key)
-            if flow is not None and packet.icmp_type == (Icmp4.UNREACHABLE if inner.version == 4 else Icmp6.UNREACHABLE):
+            if flow is not None and packet.icmp_type == (
+                Icmp4.UNREACHABLE if inner.version == 4 else Icmp6.UNREACHABLE
+            ):
                 flow.error = "the application has closed its port"
                 self._udp.remove(flow)
         elif inner.protocol == Protocol.TCP:
@@ -305,5 +315,3 @@ def _message(v4: bool, rest: bytes) -> bytes:
     message = bytes((Icmp4.ECHO, 0, 0, 0)) + rest
     checksum = finish(sum16(message, 0, len(message), 0))
     return message[:2] + checksum.to_bytes(2, "big") + rest
-
-

@@ -23,9 +23,7 @@ PAUSE_S = 0.1  # when there are no descriptors left
 class Listener(Handler):
     """One listening socket per address family. `accepted(socket, peer address, peer port)` gets its connections."""
 
-    def __init__(
-        self, loop: Loop, address: bytes, accepted: Callable[[SocketType, str, int], None]
-    ) -> None:
+    def __init__(self, loop: Loop, address: bytes, accepted: Callable[[SocketType, str, int], None]) -> None:
         self._loop = loop
         self._accepted = accepted
         self.family = family_of(address)
@@ -62,7 +60,9 @@ class Listener(Handler):
 
     def _pause(self, error: OSError) -> None:
         """A level-triggered listener with nothing to accept into would spin."""
-        log.error("connections wait in the kernel: %s (raise LimitNOFILE, or lower limits.flows)", error.strerror)
+        log.error(
+            "connections wait in the kernel: %s (raise LimitNOFILE, or lower limits.flows)", error.strerror
+        )
         self._loop.rearm(self._sock.fileno(), 0)
         self._loop.call_later(PAUSE_S, self._resume)
 

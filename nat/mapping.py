@@ -362,8 +362,8 @@ class Mappings:
         v4 = len(flow.target) == 4
         network = code == errno.ENETUNREACH
         kind, sub = (3, 0 if network else 1) if v4 else (1, 0 if network else 3)
-        message = icmp_error(kind, sub, 0, flow.target, flow.source_address, quoted=self.quoted(flow, payload))
+        message = icmp_error(
+            kind, sub, 0, flow.target, flow.source_address, quoted=self.quoted(flow, payload)
+        )
         flow.source.send(message)
         flow.error = os.strerror(code)
-
-

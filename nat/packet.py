@@ -102,7 +102,7 @@ SOURCE_ROUTED = cython.declare(cython.int, 7)
 @cython.exceptval(check=False)
 @cython.boundscheck(False)
 @cython.wraparound(False)
-def read16(view: cython.uchar[::1], at: cython.Py_ssize_t) -> cython.int:
+def _read16(view: cython.uchar[::1], at: cython.Py_ssize_t) -> cython.int:
     return (view[at] << 8) | view[at + 1]
 
 
@@ -111,9 +111,21 @@ def read16(view: cython.uchar[::1], at: cython.Py_ssize_t) -> cython.int:
 @cython.exceptval(check=False)
 @cython.boundscheck(False)
 @cython.wraparound(False)
-def read32(view: cython.uchar[::1], at: cython.Py_ssize_t) -> cython.uint:
+def _read32(view: cython.uchar[::1], at: cython.Py_ssize_t) -> cython.uint:
     high: cython.uint = (view[at] << 8) | view[at + 1]
     return (high << 16) | (view[at + 2] << 8) | view[at + 3]
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _header_sum_ok(view: cython.uchar[::1], at: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.bint:
+    # As checksum.sum16 would, but for so few bytes a call into another compiled module costs more.
+    total: cython.uint = 0
+    while at < end:
+        total += _read16(view, at)
+        at += 2
+    return (total & 0xFFFF) + (total >> 16) == 0xFFFF
 
 
 @cython.cclass
@@ -227,7 +239,7 @@ class Packet:
         head: cython.int = (view[start] & 0x0F) * 4
         if head < IP4_LENGTH:
             return BAD_HEADER
-        total: cython.Py_ssize_t = read16(view, start + IP4_TOTAL_LENGTH)
+        total: cython.Py_ssize_t = _read16(view, start + IP4_TOTAL_LENGTH)
         if total == 0 and self.gso:
             total = self.length
         if total < head:
@@ -237,7 +249,7 @@ class Packet:
                 return TRUNCATED
             total = self.length
         self.length = total
-        if verify and finish(sum16(view, start, head, 0)) != 0:
+        if verify and not _header_sum_ok(view, start, start + head):
             return BAD_CHECKSUM
         if head > IP4_LENGTH:
             problem: cython.int = self._options_v4(start + IP4_LENGTH, start + head)
@@ -249,8 +261,8 @@ class Packet:
         self.dst_at = start + IP4_TARGET
         self.hop_limit = view[start + IP4_TTL]
         self.protocol = view[start + IP4_PROTOCOL]
-        self.identification = read16(view, start + IP4_IDENTIFICATION)
-        piece: cython.int = read16(view, start + IP4_FRAGMENT)
+        self.identification = _read16(view, start + IP4_IDENTIFICATION)
+        piece: cython.int = _read16(view, start + IP4_FRAGMENT)
         self.dont_fragment = (piece & IP4_DONT_FRAGMENT) != 0
         self.more_fragments = (piece & IP4_MORE_FRAGMENTS) != 0
         self.fragment_offset = (piece & IP4_OFFSET_MASK) * 8
@@ -286,7 +298,7 @@ class Packet:
         start: cython.Py_ssize_t = self.start
         if self.length < IP6_LENGTH:
             return TRUNCATED
-        total: cython.Py_ssize_t = IP6_LENGTH + read16(view, start + IP6_PAYLOAD_LENGTH)
+        total: cython.Py_ssize_t = IP6_LENGTH + _read16(view, start + IP6_PAYLOAD_LENGTH)
         if total == IP6_LENGTH and self.gso:
             total = self.length
         if total > self.length:
@@ -331,9 +343,9 @@ class Packet:
                 self.fragment = True
                 self.fragment_at = at
                 self.next_header_at = announced
-                self.fragment_offset = read16(view, at + 2) & 0xFFF8
+                self.fragment_offset = _read16(view, at + 2) & 0xFFF8
                 self.more_fragments = (view[at + 3] & 1) != 0
-                self.identification = read32(view, at + 4)
+                self.identification = _read32(view, at + 4)
             elif kind == AH:
                 size = (view[at + 1] + 2) * 4  # RFC 4302 §2.2 counts in words of 4 bytes
                 if size < 12:
@@ -408,7 +420,7 @@ class Packet:
         else:
             echo = self.icmp_type in {ECHO_6, ECHO_REPLY_6}
         if echo:
-            self.source_port = self.target_port = read16(view, at + ICMP_REST)
+            self.source_port = self.target_port = _read16(view, at + ICMP_REST)
         self.payload_at = at + ICMP_LENGTH
         self.payload_length = have - ICMP_LENGTH
         return OK
@@ -418,13 +430,13 @@ class Packet:
     @cython.wraparound(False)
     def _upper_tcp(self, at: cython.Py_ssize_t, have: cython.Py_ssize_t) -> cython.int:
         view: cython.uchar[::1] = self.view
-        self.source_port = read16(view, at + SOURCE_PORT)
-        self.target_port = read16(view, at + TARGET_PORT)
-        self.tcp_seq = read32(view, at + TCP_SEQUENCE)
+        self.source_port = _read16(view, at + SOURCE_PORT)
+        self.target_port = _read16(view, at + TARGET_PORT)
+        self.tcp_seq = _read32(view, at + TCP_SEQUENCE)
         if have < TCP_LENGTH:  # quoted
             self.payload_at = at + have
             return OK
-        self.tcp_ack = read32(view, at + TCP_ACKNOWLEDGEMENT)
+        self.tcp_ack = _read32(view, at + TCP_ACKNOWLEDGEMENT)
         self.tcp_flags = view[at + TCP_FLAGS]
         head: cython.int = (view[at + TCP_DATA_OFFSET] >> 4) * 4
         if head < TCP_LENGTH:
@@ -442,9 +454,9 @@ class Packet:
     @cython.wraparound(False)
     def _upper_udp(self, at: cython.Py_ssize_t, have: cython.Py_ssize_t) -> cython.int:
         view: cython.uchar[::1] = self.view
-        self.source_port = read16(view, at + SOURCE_PORT)
-        self.target_port = read16(view, at + TARGET_PORT)
-        size: cython.Py_ssize_t = read16(view, at + UDP_DATAGRAM_LENGTH)
+        self.source_port = _read16(view, at + SOURCE_PORT)
+        self.target_port = _read16(view, at + TARGET_PORT)
+        size: cython.Py_ssize_t = _read16(view, at + UDP_DATAGRAM_LENGTH)
         if size == 0 and self.gso and have > 0xFFFF:
             size = have
         if size < UDP_LENGTH:
@@ -491,7 +503,7 @@ class Packet:
         length: int = self.l4_length
         if protocol == UDP:
             length = UDP_LENGTH + self.payload_length
-            if read16(self.view, self.l4 + 6) == 0:
+            if _read16(self.view, self.l4 + 6) == 0:
                 return self.version == 4  # RFC 8200 §8.1: IPv6 has no UDP without a checksum
         total: int = 0
         if protocol != ICMP:

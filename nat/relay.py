@@ -143,7 +143,9 @@ class Stream:
             if mask & HANG_UP:
                 self.hung_up = True
         if mask & ERR and (self.pending or self.in_pipe) and relay.local is self:
-            relay.fail("reset by the application")  # nobody is left for whom a stalled exit should be waited for
+            relay.fail(
+                "reset by the application"
+            )  # nobody is left for whom a stalled exit should be waited for
             return
         if mask & OUT_OR_HUP and not self.writable:
             self.writable = True

@@ -20,3 +20,6 @@ class Settings:
     tcp_idle_s: float = 3_600.0
     udp_idle_s: float = 60.0
     dns_idle_s: float = 30.0
+    server_first: frozenset[int] = (
+        frozenset()
+    )  # TCP ports where no name is waited for, besides the known ones

@@ -280,5 +280,3 @@ class Table:
                 self.remove(oldest)
                 return True
         return False
-
-

@@ -1,12 +1,12 @@
 """TCP flows, from the SYN to the relay.
 
-    segment      a packet without a rewrite: only a SYN makes a flow, anything else is answered with a RST
-    _admit       the rules, with the name unknown. Decided: the exit is dialled first and the SYN held back
-                 (an honest connect). Not decided: the SYN passes, and the name is sniffed after the accept
-    _stood       the exit answered: the held SYN passes
-    _refuse      it did not: the application sees what it would have seen without us
-    accepted     the listener has the connection: the relay begins, or the sniff
-    relay_ended  both sides are closed; the kernel finishes, and the table waits for it
+segment      a packet without a rewrite: only a SYN makes a flow, anything else is answered with a RST
+_admit       the rules, with the name unknown. Decided: the exit is dialled first and the SYN held back
+             (an honest connect). Not decided: the SYN passes, and the name is sniffed after the accept
+_stood       the exit answered: the held SYN passes
+_refuse      it did not: the application sees what it would have seen without us
+accepted     the listener has the connection: the relay begins, or the sniff
+relay_ended  both sides are closed; the kernel finishes, and the table waits for it
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Callable
 from socket import SocketType
 
 from nat import craft
@@ -28,6 +27,7 @@ from nat.packet import Packet
 from nat.relay import RESET_ON_CLOSE, Pipes, Relay
 from nat.settings import Settings
 from nat.table import Table, TcpFlow
+from nat.tally import Tally
 from sniff import speaks_first
 
 __all__ = ["Tcp"]
@@ -52,7 +52,7 @@ class Tcp:
         table: Table,
         dialler: Dialler,
         settings: Settings,
-        ended: Callable[[TcpFlow], None],
+        tally: Tally,
     ) -> None:
         self.loop = loop
         self.gateway = gateway
@@ -63,7 +63,7 @@ class Tcp:
         self.pipes = Pipes()
         self.arrivals = loop.expiry(settings.sniff_s, Arrival.silent)
         self.idle = loop.expiry(settings.tcp_idle_s, self._idle)
-        self._ended = ended
+        self.tally = tally
         table.evicted = self._evicted
 
     # --- packets
@@ -119,7 +119,8 @@ class Tcp:
     # --- the choice, at the SYN
 
     def _admit(self, flow: TcpFlow, packet: Packet) -> None:
-        name = "" if speaks_first(flow.target_port) else None
+        port = flow.target_port
+        name = "" if speaks_first(port) or port in self.settings.server_first else None
         route = self.choose(flow, name)
         if route is None:
             self._pass(flow, packet)
@@ -143,10 +144,11 @@ class Tcp:
         if isinstance(plan, Refusal):
             self._refuse(flow, plan.reason, plan.message or "refused by the rules")
             return
+        self.tally.dialled(flow)
         attempt = self.dialler.dial(
             plan,
             lambda attempt, rest: self._stood(flow, attempt, rest),
-            lambda reason, message: self._refuse(flow, reason, message),
+            lambda reason, message: self._failed(flow, reason, message),
         )
         if attempt.sock is not None:  # else: it has failed already
             flow.dial = attempt
@@ -156,6 +158,10 @@ class Tcp:
         flow.state = State.HALF_OPEN
         held, flow.held = flow.held, b""
         self.gateway.replay(held)
+
+    def _failed(self, flow: TcpFlow, reason: Reason, message: str) -> None:
+        self.tally.failed(flow, message, self.loop.now)
+        self._refuse(flow, reason, message)
 
     def _refuse(self, flow: TcpFlow, reason: Reason, message: str) -> None:
         """The application sees the true answer. On a time-out that is none at all."""
@@ -200,7 +206,14 @@ class Tcp:
         self.join(flow, sock, attempt, rest, watched=False)
 
     def join(
-        self, flow: TcpFlow, sock: SocketType, attempt: Attempt, rest: bytes, *, watched: bool, ahead: bytes = b""
+        self,
+        flow: TcpFlow,
+        sock: SocketType,
+        attempt: Attempt,
+        rest: bytes,
+        *,
+        watched: bool,
+        ahead: bytes = b"",
     ) -> None:
         """Both sides stand: the relay begins. `ahead` was sniffed and goes first."""
         assert attempt.sock is not None
@@ -261,4 +274,4 @@ class Tcp:
     def _over(self, flow: TcpFlow) -> None:
         if not flow.ended:
             flow.ended = self.loop.now
-            self._ended(flow)
+            self.tally.ended(flow)

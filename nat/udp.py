@@ -13,7 +13,6 @@ whoever writes to it is delivered. Flows that were never answered are the first 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from typing import Any
 
 import cython
@@ -25,6 +24,7 @@ from nat.gateway import Gateway
 from nat.loop import Loop
 from nat.settings import Settings
 from nat.sockets import sockaddr
+from nat.tally import Tally
 
 if cython.compiled:
     from cython.cimports.cpython.bytes import PyBytes_FromStringAndSize
@@ -82,7 +82,7 @@ class Udp:
     mappings = cython.declare(object, visibility="readonly")
     arrivals: object
     chooser = cython.declare(object, visibility="public")
-    ended: object
+    tally: object
     room: bytearray
     room_view: object
     segments_in: cython.bint  # the TUN takes super-datagrams
@@ -92,7 +92,7 @@ class Udp:
         loop: Loop,
         gateway: Gateway,
         settings: Settings,
-        ended: Callable[[UdpFlow], None],
+        tally: Tally,
         offloads: bool,
     ) -> None:
         self.gateway = gateway
@@ -106,7 +106,7 @@ class Udp:
         self.one_way = loop.expiry(settings.udp_idle_s, self.remove)
         self.steady = loop.expiry(settings.udp_idle_s, self.remove)
         self.dns = loop.expiry(settings.dns_idle_s, self.remove)
-        self.ended = ended
+        self.tally = tally
         self.chooser = None
         self.mappings = None
         self.arrivals = None
@@ -205,7 +205,7 @@ class Udp:
             flow.mapping.leave(flow)
         flow.state = State.CLOSED
         flow.ended = self.loop.now
-        self.ended(flow)
+        self.tally.ended(flow)
         flow.settle()
 
     # --- inward

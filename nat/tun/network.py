@@ -159,11 +159,9 @@ class Network:
         return routes | ({(DEFAULT[version], self.plan.table)} if self.plan.capture else set())
 
     def _delete_route(self, version: int, route: Message) -> None:
-        block, table = messages.block(version, route), route.get("table")
+        which = {"dst": messages.block(version, route), "table": route.get("table"), "scope": route["scope"]}
         with _ignoring(errno.ESRCH, errno.ENODEV):
-            self.ip.route(
-                "del", family=FAMILIES[version], dst=block, oif=self.host.index, table=table, proto=OWNER
-            )
+            self.ip.route("del", family=FAMILIES[version], oif=self.host.index, proto=OWNER, **which)
 
     def _apply_rules(self, version: int, rules: frozenset[Rule]) -> None:
         if self.host.owner(version):

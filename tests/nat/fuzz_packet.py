@@ -2,8 +2,8 @@
 
 Invariant: for any bytes, `Packet.parse` returns a `Problem` and raises nothing, looks at no byte outside its
 range, and leaves no trace in the next result. When it returns OK, every field lies inside the packet; what
-`craft` makes of it is b"" or a packet that parses, with right checksums; and `Reassembler` takes it within its
-limits.
+`craft` makes of it is b"" or a packet that parses, with right checksums; and `Reassembler` takes it within
+its limits.
 
     python tests/nat/fuzz_packet.py [SECONDS [SEED]]
 """

@@ -254,7 +254,8 @@ def test_extension_headers(hop_by_hop, names, atomic, port):
     packet = good(made)
     assert (packet.protocol, packet.source_port, packet.payload()) == (17, port, b"inside")
     assert packet.l4 == len(bytes(made)) - 14
-    assert packet.transport_sum_ok() or "routing" in names  # scapy sums up the route's address
+    # scapy sums up the route's address instead of the target, and does not see through AH
+    assert packet.transport_sum_ok() or {"routing", "ah"} & set(names)
     fragmented = any(isinstance(layer, IPv6ExtHdrFragment) for layer in chain)
     assert packet.fragment == fragmented
     assert (packet.fragment_at != 0) == fragmented

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 from hypothesis import strategies as st
 
@@ -39,11 +40,13 @@ def record(fragment: bytes, version: bytes = b"\x03\x01", kind: int = 22) -> byt
 def records(message: bytes, cuts: Iterable[int]) -> bytes:
     """The message in records that end at each of these offsets."""
     edges = [0, *sorted({cut for cut in cuts if 0 < cut < len(message)}), len(message)]
-    return b"".join(record(message[a:b]) for a, b in zip(edges, edges[1:], strict=False))
+    return b"".join(record(message[a:b]) for a, b in pairwise(edges))
 
 
 _label = st.from_regex(r"[a-z0-9_]([a-z0-9_-]{0,20}[a-z0-9_])?", fullmatch=True)
-names = st.builds(lambda labels, top: ".".join([*labels, top]), st.lists(_label, max_size=5), st.just("example"))
+names = st.builds(
+    lambda labels, top: ".".join([*labels, top]), st.lists(_label, max_size=5), st.just("example")
+)
 
 
 @st.composite

@@ -60,15 +60,17 @@ def initial(
     source: bytes = b"",
     token: bytes = b"",
     keys_of: bytes | None = None,
-    length_size: int = 2,
+    fixed_bit: int = 1,
 ) -> bytes:
     """One packet. `keys_of` is the connection ID that the keys are of, when it is not `cid`."""
     extract = hmac.HMAC(version.salt, hashes.SHA256())
     extract.update(cid if keys_of is None else keys_of)
     secret = _expand(extract.finalize(), "client in", 32)
-    key, iv, hp = (_expand(secret, f"{version.label} {what}", n) for what, n in (("key", 16), ("iv", 12), ("hp", 16)))
+    key, iv, hp = (
+        _expand(secret, f"{version.label} {what}", n) for what, n in (("key", 16), ("iv", 12), ("hp", 16))
+    )
     frames = frames.ljust(4, b"\0")
-    first = 0xC0 | version.initial << 4 | number_size - 1
+    first = 0x80 | fixed_bit << 6 | version.initial << 4 | number_size - 1
     header = (
         bytes([first])
         + version.number.to_bytes(4, "big")
@@ -78,7 +80,7 @@ def initial(
         + source
         + varint(len(token))
         + token
-        + varint(number_size + len(frames) + 16, length_size)
+        + varint(number_size + len(frames) + 16, 2)
     )
     at = len(header)
     header += (number & (1 << 8 * number_size) - 1).to_bytes(number_size, "big")

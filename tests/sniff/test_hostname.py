@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sniff.hostname import authority_name, host_name
-
 from tests.sniff.hellos import names
 
 GOOD = {

@@ -19,7 +19,7 @@ def test_huffman_code():
         for symbol, (code, length) in enumerate(zip(REQUEST_CODES, REQUEST_CODES_LENGTH, strict=True))
         if symbol < 256
     }
-    assert ours._CODES == expected
+    assert expected == ours._CODES
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,8 @@ def test_example_without_huffman():
 
 fields = st.lists(
     st.tuples(
-        st.sampled_from([b":authority", b":path", b"host", b"cookie", b"x"]) | st.binary(min_size=1, max_size=30),
+        st.sampled_from([b":authority", b":path", b"host", b"cookie", b"x"])
+        | st.binary(min_size=1, max_size=30),
         st.binary(max_size=60) | st.sampled_from([b"x" * 500, b"y" * 3000, b"z" * 5000]),
     ),
     max_size=20,

@@ -1,9 +1,10 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sniff import Found, Outcome
-
 from tests.sniff.hellos import names
 from tests.sniff.vectors import feed_all, load, sniff
 
@@ -107,7 +108,7 @@ def test_an_authority_in_the_request_line_wins(line, found):
         "VERSION-CONTROL /x HTTP/1.1",
         "GET /a b HTTP/1.1",
         "GET odd HTTP/1.1",
-        "PRIX / HTTP/1.1"[:0] + "PROPPATCH / HTTP/1.1",
+        "PROPPATCH / HTTP/1.1",
         "GET / HTTP/1.9",
     ],
 )
@@ -124,7 +125,7 @@ def test_request_lines_with_the_name_in_host(line):
         "GET / HTTP/1.",
         "GET / http/1.1",
         "GET / HTTP/1.1 ",
-        "GET  HTTP/1.1"[:4] + "HTTP/1.1",
+        "GET HTTP/1.1",
         "OPTIONS rtsp://www.video.example/ RTSP/1.0",
         "get / HTTP/1.1",
         "NICK somebody",
@@ -138,7 +139,14 @@ def test_what_only_looks_like_a_request(line):
 
 @pytest.mark.parametrize(
     ("data", "at"),
-    [(b"SSH-2.0-OpenSSH", 2), (b"QUIT\r\n", 3), (b"GETX", 4), (b"get /", 1), (b"PROXY TCP4", 4), (b"\r\n\r\n\0\r\nQUIT\n", 5)],
+    [
+        (b"SSH-2.0-OpenSSH", 3),
+        (b"QUIT\r\n", 3),
+        (b"GETX", 4),
+        (b"get /", 1),
+        (b"PROXY TCP4", 4),
+        (b"\r\n\r\n\0\r\nQUIT\n", 5),
+    ],
 )
 def test_let_go_early(data, at):
     assert feed_all([data[: at - 1]]) is Outcome.NEED_MORE
@@ -183,5 +191,5 @@ def test_host_among_any_fields(name, port, others, data):
     fields.insert(data.draw(st.integers(0, len(fields))), f"Host: {name.title()}:{port}")
     message = request(fields, "POST /x HTTP/1.1")
     edges = sorted({0, len(message), *data.draw(st.lists(st.integers(0, len(message)), max_size=6))})
-    pieces = [message[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [message[a:b] for a, b in pairwise(edges)]
     assert feed_all(pieces) == Found("http", name)

@@ -1,11 +1,11 @@
 import ssl
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sniff import Found, Outcome
-
 from tests.sniff.hellos import (
     ECH,
     GREASE,
@@ -63,7 +63,7 @@ def test_whatever_is_written_is_read(written, record_cuts, segment_cuts):
     message, name, ech = written
     data = records(message, record_cuts)
     edges = [0, *sorted({cut for cut in segment_cuts if cut < len(data)}), len(data)]
-    pieces = [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [data[a:b] for a, b in pairwise(edges)]
     assert feed_all(pieces) == Found("tls", name, ech)
 
 
@@ -137,7 +137,9 @@ MALFORMED = {
     "list shorter than the extension": record(hello([(SERVER_NAME, b"\0\x05\0\0\x03abc")])),
     "name longer than the list": record(hello([(SERVER_NAME, b"\0\x06\0\0\x04abc")])),
     "name header cut off": record(hello([(SERVER_NAME, b"\0\x02\0\0")])),
-    "alert between fragments": record(hello([NAME])[:50]) + record(b"\x01\0", kind=21) + record(hello([NAME])[50:]),
+    "alert between fragments": record(hello([NAME])[:50])
+    + record(b"\x01\0", kind=21)
+    + record(hello([NAME])[50:]),
     "half a header of an extension": record(b"\x01" + vector(hello([])[4:-2] + b"\0\x03\0\x0a\0", 3)),
     "extensions shorter than the hello": record(b"\x01" + vector(hello([NAME])[4:] + b"\0", 3)),
     "one byte of extensions' length": record(b"\x01" + vector(hello(None)[4:] + b"\0", 3)),
@@ -153,7 +155,7 @@ def test_malformed(data):
     assert sniff(data) is Outcome.NOT_THIS
 
 
-@pytest.mark.parametrize("size", range(0, 64))
+@pytest.mark.parametrize("size", range(64))
 def test_a_hello_that_claims_less_than_it_has(size):
     """Cut inside its fixed part, a message with a consistent length is refused, never read beyond its end."""
     message = hello([NAME])

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -64,17 +64,22 @@ class Engine:
         """The program; empty where there is none to run."""
         return []
 
-    def before(self) -> None:
-        """What must be done before the program starts."""
-
     def after(self) -> None:
-        """What must be done once its interface exists, and is undone with the interface."""
+        """What the user must do once the program runs. Raises EngineFailure."""
+
+    def wait_for(self, found: Callable[[], Any], what: str) -> Any:
+        """What `found` gives as soon as it is not empty. Raises EngineFailure."""
+        deadline = time.monotonic() + START_S
+        while not (value := found()):
+            if time.monotonic() > deadline:
+                raise EngineFailure(f"{self.name} made no {what}: {self.last_words()}")
+            time.sleep(0.02)
+        return value
 
     # --- life
 
     def start(self) -> None:
         """Start and wait until traffic goes the expected way. Raises EngineFailure."""
-        self.before()
         command = self.command()
         if command:
             with self.log.open("wb") as log:
@@ -135,7 +140,7 @@ class Engine:
             yield from parent.children(recursive=True)
 
     def resident(self) -> int:
-        """Resident memory, bytes. From smaps_rollup, because newer kernels' statm lags behind by up to a MiB."""
+        """Resident memory, bytes. By smaps_rollup: newer kernels' statm lags behind by up to a MiB."""
         return sum(_resident(process.pid) for process in self.processes())
 
     def cpu(self) -> float:
@@ -191,7 +196,6 @@ class Redirect(Engine):
     name = "redirect"
     carries = frozenset({"tcp"})
 
-    PORT = 12345
     MARK = 0x5A4E
     TABLE = "zignet_bench"
 
@@ -200,13 +204,19 @@ class Redirect(Engine):
         """It needs nft."""
         return None if shutil.which("nft") else "nft is not installed (Debian: nftables)"
 
-    def before(self) -> None:
+    def after(self) -> None:
         """Connections that do not carry our mark go to the relay."""
+        port = self.wait_for(lambda: self.port_file.exists() and self.port_file.read_text(), "port")
         self.nft(
             f"table ip {self.TABLE} {{\nchain output {{\ntype nat hook output priority -100\n"
             f"ip daddr != 127.0.0.0/8 meta mark != {self.MARK} tcp dport 1-65535 "
-            f"redirect to :{self.PORT}\n}}\n}}\n"
+            f"redirect to :{port}\n}}\n}}\n"
         )
+
+    @property
+    def port_file(self) -> Path:
+        """Where the relay tells its port."""
+        return self.directory / "port"
 
     def nft(self, rules: str) -> None:
         """Apply rules in the host."""
@@ -217,7 +227,8 @@ class Redirect(Engine):
     def command(self) -> list[str]:
         """The relay."""
         exit_ = [EXIT, str(SOCKS_PORT)] if self.socks else []
-        return [sys.executable, "-m", "zignet.bench.redirect", str(self.PORT), str(self.MARK), *exit_]
+        self.port_file.unlink(missing_ok=True)
+        return [sys.executable, "-m", "zignet.bench.redirect", str(self.MARK), str(self.port_file), *exit_]
 
     def through(self) -> bool:
         """There is no interface to look at; without the relay the connection would be refused."""
@@ -361,11 +372,7 @@ class Tun2Socks(Engine):
     def after(self) -> None:
         """It makes the interface; addresses and routes are the user's work."""
         host = self.world.host
-        deadline = time.monotonic() + START_S
-        while not host.netlink(lambda ip: ip.link_lookup(ifname=self.DEVICE)):
-            if time.monotonic() > deadline:
-                raise EngineFailure(f"{self.name} made no interface: {self.last_words()}")
-            time.sleep(0.05)
+        self.wait_for(lambda: host.netlink(lambda ip: ip.link_lookup(ifname=self.DEVICE)), "interface")
         host.address(self.DEVICE, TUN_ADDRESS)
         host.route("0.0.0.0/1", interface=self.DEVICE)
         host.route("128.0.0.0/1", interface=self.DEVICE)

@@ -245,13 +245,13 @@ def datagrams(host: str, seconds: float) -> dict[str, Any]:
     return {"pps": known / DATAGRAM / (now - begin), "lost_share": max(0.0, 1 - known / max(sent, 1))}
 
 
-def idle(host: str, flows: int) -> dict[str, Any]:
+def idle(hosts: list[str], flows: int) -> dict[str, Any]:
     """Hold flows, each with a token of its own; on a line of input, send and check tokens again."""
     held = []
     crossed = failed = 0
     for number in range(flows):
         try:
-            end = socket.create_connection((host, PORTS.echo), timeout=GIVE_UP_S)
+            end = socket.create_connection((hosts[number % len(hosts)], PORTS.echo), timeout=GIVE_UP_S)
             held.append((number, end))
             end.sendall(struct.pack("<QQ", number, ~number & 0xFFFFFFFF))
             answer = end.recv(16, socket.MSG_WAITALL)

@@ -66,7 +66,7 @@ def memory(world: World, engine: Engine, plan: Plan) -> dict[str, float]:
         return {}
     start = engine.resident()
     client = world.host.popen(
-        load_command("idle", {"host": ORIGINS[0], "flows": plan.flows}),
+        load_command("idle", {"hosts": ORIGINS, "flows": plan.flows}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

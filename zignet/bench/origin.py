@@ -71,6 +71,9 @@ class Listener(Handler):
             os.set_blocking(fd, False)
             self.begin(SocketType(fileno=fd))
 
+    def abort(self) -> None:
+        """One bad connection does not end the listener."""
+
 
 class Conversation(Handler):
     """A connection: `serve` is called when something has come; it says whether to go on."""
@@ -90,6 +93,10 @@ class Conversation(Handler):
             going = False
         if not going:
             self.loop.close(self.socket)
+
+    def abort(self) -> None:
+        """A fault of the server's own."""
+        self.loop.close(self.socket)
 
 
 def answer(end: SocketType, mask: int = 0) -> bool:
@@ -164,6 +171,9 @@ class Datagrams(Handler):
             if run[0] - run[1] >= ACK_EVERY or len(view) == 8:  # 8 bytes alone are a question
                 run[1] = run[0]
                 self.socket.sendto(struct.pack("<Q", run[0]), sender)
+
+    def abort(self) -> None:
+        """One bad datagram does not end the counter."""
 
 
 def small(loop: Loop) -> None:

@@ -22,7 +22,7 @@ def candidates() -> list[Path]:
 
 
 def find(given: Path | None) -> Path | None:
-    """The file to use, as an absolute path, or None where there is none. Raises `Fault` for a missing one."""
+    """The file to use, or None where there is none. Raises `Fault` for one that was named but is missing."""
     if given is None and (named := os.environ.get(VARIABLE)):
         given = Path(named)
         origin = f"${VARIABLE}"
@@ -33,8 +33,8 @@ def find(given: Path | None) -> Path | None:
             raise Fault(
                 f"the configuration file {given} (from {origin}) does not exist", ExitCode.CONFIGURATION
             )
-        return given.absolute()
-    return next((path.absolute() for path in candidates() if path.is_file()), None)
+        return given
+    return next((path for path in candidates() if path.is_file()), None)
 
 
 def load(path: Path | None) -> Config:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -18,6 +19,8 @@ from zignet.control.messages import Explanation, Question, Step
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from zignet.config import Config
 
 __all__ = ["Answer", "Destination", "answer", "as_json", "parse", "show"]
 
@@ -57,6 +60,7 @@ class Answer:
     destination: Destination
     addresses: list[str]
     live: bool  # from the running node, not from the file alone
+    enters: bool  # the TUN; otherwise the rest is only what would be
     explanation: Explanation
     others: dict[str, Explanation]  # by address: those that leave otherwise
 
@@ -94,23 +98,21 @@ def answer(destination: Destination, path: Path | None, source: str | None, reso
     """Ask the running node, or the configuration where none runs."""
     config = load(path)
     addresses = _addresses(destination, resolve)
-    ask, live, close = _explainer(config.state_dir, path)
-    try:
-        explanations = [ask(_question(destination, address, source)) for address in addresses or [None]]
-    finally:
-        close()
-    first, *rest = explanations
-    first["steps"].insert(0, _named(destination, addresses, resolve))
-    others = (
-        {
-            address: other
-            for address, other in zip(addresses[1:], rest, strict=True)
-            if (other["exit"], other["rule"]) != (first["exit"], first["rule"])
-        }
-        if addresses
-        else {}
-    )
-    return Answer(destination, addresses, live, first, others)
+    asked: list[str | None] = [*addresses] or [None]
+    with _explainer(config) as (ask, live):
+        explanations = [ask(_question(destination, address, source)) for address in asked]
+    first = explanations[0]
+    steps = [_named(destination, addresses, resolve)]
+    outside = _outside(config, addresses[0]) if addresses else None
+    if outside is not None:
+        steps.append(Step(stage="tun", text=outside))
+    first["steps"][:0] = steps
+    others = {
+        str(address): other
+        for address, other in zip(asked[1:], explanations[1:], strict=True)
+        if (other["exit"], other["rule"]) != (first["exit"], first["rule"])
+    }
+    return Answer(destination, addresses, live, outside is None, first, others)
 
 
 def as_json(found: Answer) -> dict[str, object]:
@@ -122,6 +124,7 @@ def as_json(found: Answer) -> dict[str, object]:
         "port": destination.port,
         "protocol": destination.protocol,
         "live": found.live,
+        "enters": found.enters,
         **found.explanation,
         "others": found.others,
     }
@@ -136,8 +139,9 @@ def show(console: Console, found: Answer) -> None:
 
     explanation, destination = found.explanation, found.destination
     host = destination.name or destination.address or ""
+    leaves = "leaves by" if found.enters else "does not enter ZigNet; it would leave by"
     console.print(
-        f"[bold]{escape(printable(host))}[/] port {destination.port}/{destination.protocol} leaves by "
+        f"[bold]{escape(printable(host))}[/] port {destination.port}/{destination.protocol} {leaves} "
         f"[bold]{escape(explanation['exit'])}[/]{' (refused)' if explanation['refused'] else ''}"
     )
     grid = Table.grid(padding=(0, 2))
@@ -148,33 +152,48 @@ def show(console: Console, found: Answer) -> None:
     for address, other in found.others.items():
         grid.add_row("  but", f"to {address} it leaves by {escape(other['exit'])}: {escape(other['rule'])}")
     console.print(grid)
-    source = "the rules of the running node" if found.live else "the configuration alone; no node is running"
+    source = (
+        "the rules of the running node"
+        if found.live
+        else "the configuration alone; no running node was reached"
+    )
     console.print(f"[dim]from {source}[/]")
     if flows := explanation.get("flows"):
         console.print("\nThe latest like it:")
         console.print(table(flows, console.width))
 
 
-def _explainer(
-    state_dir: Path, path: Path | None
-) -> tuple[Callable[[Question], Explanation], bool, Callable[[], None]]:
-    """How to ask, whether a running node answers, and what to call afterwards."""
-    client = Client(state_dir)
-    try:
-        client.__enter__()
-    except (NotRunning, NotPermitted):
-        return _from_file(path), False, lambda: None
-    return client.explain, True, lambda: client.__exit__(None, None, None)
+@contextmanager
+def _explainer(config: Config) -> Iterator[tuple[Callable[[Question], Explanation], bool]]:
+    """How to ask, and whether it is a running node that answers."""
+    with ExitStack() as stack:
+        try:
+            client = stack.enter_context(Client(config.state_dir))
+        except (NotRunning, NotPermitted):
+            client = None
+        yield (_from_file(config), False) if client is None else (client.explain, True)
 
 
-def _from_file(path: Path | None) -> Callable[[Question], Explanation]:
+def _from_file(config: Config) -> Callable[[Question], Explanation]:
     from zignet.control.explain import explain
     from zignet.exits import build_exits
     from zignet.routing import build_rules
 
-    config = load(path)
     rules = build_rules(config, build_exits(config))
     return lambda question: explain(rules, question)
+
+
+def _outside(config: Config, address: str) -> str | None:
+    """Why flows to this address never enter the TUN, or None where they do."""
+    ip = ip_address(address)
+    if ip.is_loopback or ip.is_link_local or ip.is_multicast:
+        return f"{address} does not leave this machine or its link, so it never enters ZigNet"
+    for network in config.proxy.bypass:
+        if ip in network:
+            return f"{address} is in proxy.bypass ({network}), so it never enters ZigNet"
+    if config.proxy.mode == "off":
+        return "proxy.mode is off: only what is routed to the interface by hand enters ZigNet"
+    return None
 
 
 def _question(destination: Destination, address: str | None, source: str | None) -> Question:

@@ -42,7 +42,7 @@ def command_line(path: Path | None, verbosity: int = 0) -> list[str]:
     """The node's command. -P keeps the working directory out of its module path: it runs as root."""
     command = [sys.executable, "-P", "-m", "zignet.node"]
     if path is not None:
-        command += ["--config", str(path)]
+        command += ["--config", str(path.absolute())]
     return command + ["-q"] * (verbosity < 0) + ["-v"] * max(verbosity, 0)
 
 

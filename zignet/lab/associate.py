@@ -79,6 +79,10 @@ class Association(Handler):
             if run:
                 self.send(header, run)
 
+    def abort(self) -> None:
+        """A fault of the proxy's own."""
+        self.close()
+
     def send(self, header: bytes, run: list[memoryview]) -> None:
         """Datagrams of one size (the last may be shorter) to the far end that the header names."""
         family = socket.AF_INET if header[3] == 1 else socket.AF_INET6
@@ -135,6 +139,10 @@ class Control(Handler):
         if ended:
             self.association.close()
 
+    def abort(self) -> None:
+        """A fault of the proxy's own."""
+        self.association.close()
+
 
 class Outer(Handler):
     """The far side of an association, for one address family."""
@@ -152,3 +160,7 @@ class Outer(Handler):
                 return
             except OSError:
                 continue  # an ICMP error of an earlier datagram
+
+    def abort(self) -> None:
+        """A fault of the proxy's own."""
+        self.association.close()

@@ -62,6 +62,9 @@ class Proxy(Handler):
             end = SocketType(fileno=fd)
             self.loop.watch(fd, Client(self, end), BOTH)
 
+    def abort(self) -> None:
+        """One bad client does not end the listener."""
+
 
 class Client(Handler):
     """A client before its tunnel stands: what it said so far, and what is expected next."""

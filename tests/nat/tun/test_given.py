@@ -52,7 +52,7 @@ def test_the_setting_limits_the_offload_of_a_given_tun(bare):
 @pytest.mark.root
 @pytest.mark.parametrize(("flags", "said"), [(IFF_TAP | IFF_NO_PI, "TAP device"), (IFF_TUN, "IFF_NO_PI")])
 def test_a_device_with_other_headers_is_refused(bare, flags, said):
-    parent = os.open("/dev/net/tun", os.O_RDWR)  # pytun would add IFF_NO_PI
+    parent = bare.call(os.open, "/dev/net/tun", os.O_RDWR)  # pytun would add IFF_NO_PI
     bare.call(fcntl.ioctl, parent, TUNSETIFF, struct.pack("16sH22x", b"vpn3", flags))
     with pytest.raises(BadDescriptor, match=said):
         given(parent)

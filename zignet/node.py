@@ -1,0 +1,328 @@
+"""The packet process, and the only place where all parts are wired: `python -m zignet.node --config FILE`.
+
+    claim the state directory ─► open the TUN ─► addresses ─► probe ─► listeners ─► routes ─► loop ─► all of it back
+
+Started by `zignet up`, which replaces itself by this process, so that nothing of the command line stays in memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nat.engine import Engine
+from nat.exit import Chooser
+from nat.loop import READ, Handler, Loop
+from nat.settings import Settings
+from nat.sockets import Underlay
+from nat.table import AliasPool
+from nat.tun import (
+    AddressWatch,
+    Offload,
+    Plan,
+    TunError,
+    apply,
+    loopback_answers,
+    open_tun,
+    probe_offload,
+    remove,
+    sync,
+)
+from zignet.cli.errors import Fault, guarded
+from zignet.config import Config, ConfigError, load_config
+from zignet.control import Place, handler_for
+from zignet.control.service import ControlService
+from zignet.exits import AnyExit, ExitSetupError, build_exits
+from zignet.report import Report
+from zignet.routing import RuleError, Rules, build_rules
+
+__all__ = ["Node", "main"]
+
+log = logging.getLogger("zignet")
+
+SPARE_DESCRIPTORS = 64
+
+
+class Node:
+    """A running ZigNet: one TUN, one engine, one control socket."""
+
+    def __init__(self, config: Config, path: Path | None) -> None:
+        self.config = config
+        self.path = path
+        self.state = "starting"
+        self.reload_error = ""
+        self.ipv6 = True
+        self.exits: dict[str, AnyExit] = build_exits(config)
+        self.rules: Rules = build_rules(config, self.exits)
+        self.loop = Loop()
+        self.started = self.loaded = self.loop.now
+        self.failure = ""
+        self.tun: Any = None
+        self.engine: Engine
+        self.plan = plan_of(config)
+
+    def run(self) -> None:
+        """From nothing to a stopped node, and everything back as it was. Raises what went wrong, as a Fault."""
+        place = Place.claim(self.config.state_dir)
+        try:
+            self._with_tun(place)
+        finally:
+            place.close()
+
+    def _with_tun(self, place: Place) -> None:
+        settings = self.config.tun
+        device = "auto" if settings.descriptor is None else f"fd:{settings.descriptor}"
+        self.tun = open_tun(device, settings.name, settings.offload)
+        self.plan = replace(self.plan, name=self.tun.name)
+        given = settings.descriptor is not None
+        try:
+            if not given:
+                self._configure()
+            self.engine = self._engine()
+            if not given:
+                self._probe_listener()
+                apply(self.plan)
+            self._serve(place)
+        finally:
+            if not given:
+                remove(self.plan)
+            self.tun.close()
+
+    def _configure(self) -> None:
+        """Addresses first, traffic last: no packet of an application meets a half-made engine."""
+        applied = apply(replace(self.plan, capture=False))
+        self.ipv6 = applied.ipv6
+        for note in applied.notes:
+            log.info("%s", note)
+        probe_offload(self.tun)
+
+    def _engine(self) -> Engine:
+        config = self.config
+        aliases = {4: AliasPool(config.tun.aliases.network_address.packed, config.tun.aliases.prefixlen)}
+        if self.ipv6:
+            network = config.tun.aliases6
+            aliases[16] = AliasPool(network.network_address.packed, network.prefixlen)
+        engine = Engine(
+            self.loop,
+            self.tun,
+            Underlay(config.mark),
+            self.rules,
+            aliases,
+            settings_of(config),
+            super_datagrams=bool(self.tun.offload & (Offload.USO4 | Offload.USO6)),
+        )
+        loopback = config.tun.listener == "loopback"
+        engine.listen(b"\x7f\x00\x00\x01" if loopback else config.tun.address.packed)
+        if self.ipv6:  # no loopback here: there is no route_localnet for IPv6
+            engine.listen(config.tun.address6.packed)
+        engine.gateway.gone = self._gone
+        return engine
+
+    def _probe_listener(self) -> None:
+        listener = self.engine.listeners[0]
+        alias = socket.inet_ntoa(self.config.tun.aliases[1].packed)
+        if loopback_answers(self.tun, alias, socket.inet_ntoa(listener.address), listener.port):
+            return
+        raise Fault(
+            f"a test connection through {self.tun.name} to the listener on {socket.inet_ntoa(listener.address)} "
+            "got no answer. Something drops packets for 127.0.0.0/8 that come from another interface: Docker, "
+            "kube-proxy and some firewalls do. Either allow them (see `zignet doctor`), or set "
+            "`tun: {listener: tun}` in the configuration."
+        )
+
+    def _serve(self, place: Place) -> None:
+        engine, loop = self.engine, self.loop
+        service = ControlService(loop, place.listener, handler_for(Report(self)))
+        watch = AddressWatch(self.tun.name)
+        if self.config.tun.descriptor is None and self.config.proxy.mode == "global":
+            loop.watch(watch.fileno(), Addresses(watch, self._resync), READ)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: loop.stop())
+        signal.signal(signal.SIGHUP, lambda *_: (loop.soon(self._hang_up), loop.wake()))
+        engine.start()
+        self.state = "running"
+        log.info(
+            "ready: %s on %s, %d rules, mode %s",
+            self.config.tun.address,
+            self.tun.name,
+            len(self.rules),
+            self.config.proxy.mode,
+        )
+        notify("READY=1")
+        gc.collect()
+        gc.freeze()  # what stands now is never garbage: the collector need not look at it again
+        gc.set_threshold(50_000, 20, 100)
+        loop.run()
+        notify("STOPPING=1")
+        self.state = "stopping"
+        log.info("stopping")
+        service.close()
+        watch.close()
+        engine.close()
+        loop.dispose()
+        if self.failure:
+            raise Fault(self.failure)
+
+    # --- while it runs
+
+    def _gone(self, why: str) -> None:
+        """The interface was deleted underneath."""
+        self.failure = (
+            f"the interface {self.tun.name} has gone ({why}): somebody deleted it, or its owner closed it. "
+            "ZigNet has stopped and taken its rules back; start it again."
+        )
+        self.loop.forget(self.tun.fileno())
+        self.loop.stop()
+
+    def _resync(self) -> None:
+        """The host's own addresses changed; the rules that keep its own traffic out follow."""
+        log.info("the host's addresses changed")
+        threading.Thread(target=quietly, args=(lambda: sync(self.plan),), daemon=True).start()
+
+    def _hang_up(self) -> None:
+        notify("RELOADING=1")
+        self.reload()
+        notify("READY=1")
+
+    def reload(self) -> str:
+        """Read the configuration again: rules and exits change, live flows stay. The error, or ""."""
+        try:
+            config = load_config(self.path) if self.path is not None else Config.default()
+            exits = build_exits(config)
+            rules = build_rules(config, exits)
+        except (ConfigError, RuleError, ExitSetupError, OSError) as error:
+            self.reload_error = str(error)
+            log.error("the configuration was not reloaded, the old one stays in force:\n%s", error)
+            return self.reload_error
+        fixed = [
+            name
+            for name in ("state_dir", "tun", "proxy", "limits", "sniff", "timeouts", "mark", "table")
+            if getattr(config, name) != getattr(self.config, name)
+        ]
+        if fixed:
+            log.warning("reloaded, but for %s: these need a restart", ", ".join(fixed))
+        self.config = replace(self.config, routes=config.routes, exits=config.exits)
+        self.exits, self.rules = exits, rules
+        chooser: Chooser = rules
+        self.engine.choose_with(chooser)
+        self.loaded = self.loop.now
+        self.reload_error = ""
+        log.info("reloaded: %d rules", len(rules))
+        return ""
+
+
+class Addresses(Handler):
+    """Hears of the host's addresses."""
+
+    def __init__(self, watch: AddressWatch, changed: Callable[[], None]) -> None:
+        self._watch = watch
+        self._changed = changed
+
+    def on_event(self, mask: int) -> None:
+        """Netlink messages wait."""
+        if self._watch.drain():
+            self._changed()
+
+
+def plan_of(config: Config) -> Plan:
+    """What the system is to be told."""
+    tun = config.tun
+    return Plan(
+        name=tun.name,
+        mtu=tun.mtu,
+        addresses=(str(tun.address), str(tun.address6)),
+        aliases=(str(tun.aliases), str(tun.aliases6)),
+        ranges=(("tun.range", str(tun.range)), ("tun.range6", str(tun.range6))),
+        route_localnet=tun.listener == "loopback",
+        capture=config.proxy.mode == "global",
+        fwmark=config.mark,
+        table=config.table,
+        bypass=tuple(str(network) for network in config.proxy.bypass),
+    )
+
+
+def settings_of(config: Config) -> Settings:
+    """What the engine is told."""
+    return Settings(
+        flows=config.limits.flows,
+        half_open=config.limits.half_open,
+        udp_flows=config.limits.udp,
+        sniff_s=config.sniff.timeout_s,
+        sniff_bytes=config.sniff.limit,
+        server_first=frozenset(config.sniff.server_first),
+        dial_s=config.timeouts.dial_s,
+        tcp_idle_s=config.timeouts.tcp_idle_s,
+        udp_idle_s=config.timeouts.udp_idle_s,
+        dns_idle_s=config.timeouts.dns_idle_s,
+    )
+
+
+def notify(message: str) -> None:
+    """Tell systemd, where it asked (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.sendto(message.encode(), address)
+        except OSError as error:
+            log.warning("systemd was not told %s: %s", message, error)
+
+
+def quietly(action: Callable[[], object]) -> None:
+    """Run in a thread; a failure is a line in the log."""
+    try:
+        action()
+    except TunError as error:
+        log.error("%s", error)
+
+
+def raise_descriptor_limit(flows: int) -> None:
+    """Two descriptors a flow: as many as may be had."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * flows + SPARE_DESCRIPTORS
+    most = hard if hard != resource.RLIM_INFINITY else 1 << 20
+    if most < wanted:
+        try:  # root may raise the hard limit, up to fs.nr_open
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            return
+        except (ValueError, OSError):
+            log.info(
+                "at most %d flows at once: the descriptor limit is %d", (most - SPARE_DESCRIPTORS) // 2, most
+            )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, max(wanted, 4096)), hard))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The packet process. Returns an `ExitCode`."""
+    parser = argparse.ArgumentParser(prog="zignet up", add_help=False)
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("-v", action="count", default=0)
+    parser.add_argument("-q", action="count", default=0)
+    options = parser.parse_args(arguments)
+    level = logging.WARNING if options.q else logging.DEBUG if options.v else logging.INFO
+    logging.basicConfig(level=level, format="zignet: %(message)s", stream=sys.stderr)
+
+    def start() -> None:
+        config = load_config(options.config) if options.config is not None else Config.default()
+        raise_descriptor_limit(config.limits.flows + config.limits.udp)
+        Node(config, options.config).run()
+
+    return guarded(start, lambda: options.v > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

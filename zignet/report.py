@@ -1,0 +1,190 @@
+"""What the running node tells people: its status, its flows, the way of a flow that does not exist yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import nat
+import zignet
+from nat.flow import Flow as EngineFlow
+from nat.flow import State
+from nat.sockets import text_of
+from zignet.control import (
+    ConfigStatus,
+    ExitStatus,
+    Explanation,
+    Flow,
+    FlowCounts,
+    InterfaceStatus,
+    Question,
+    RequestError,
+    Status,
+    Totals,
+)
+from zignet.control.explain import explain
+
+if TYPE_CHECKING:
+    from zignet.node import Node
+
+__all__ = ["Report"]
+
+PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
+KNOWN_BY = {"tls": "sni", "http": "host"}
+
+
+class Report:
+    """Answers for the control socket (`zignet.control.Answers`)."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def status(self) -> Status:
+        """The node as it is now."""
+        node = self._node
+        engine, config = node.engine, node.config
+        now = engine.loop.now
+        table, tally, gateway = engine.table, engine.tally, engine.gateway
+        live = list(engine.flows())
+        up = sum(moved(flow)[0] for flow in live)
+        down = sum(moved(flow)[1] for flow in live)
+        return Status(
+            version=zignet.__version__,
+            pid=os.getpid(),
+            uptime_s=round(now - node.started, 3),
+            state=node.state,
+            compiled=all(nat.compiled_modules().values()),
+            mode=config.proxy.mode,
+            rules=len(node.rules),
+            interface=InterfaceStatus(
+                name=node.tun.name,
+                mtu=node.tun.mtu,
+                address=str(config.tun.address),
+                address6=str(config.tun.address6) if node.ipv6 else None,
+                offload=offload_text(int(node.tun.offload)),
+                listener=config.tun.listener,
+            ),
+            exits=list(self._exits(live, now)),
+            flows=FlowCounts(
+                tcp=len(table),
+                udp=len(engine.udp.flows),
+                icmp=len(engine.icmp.flows),
+                half_open=len(table.half_open),
+                limit=table.limit,
+            ),
+            totals=Totals(
+                flows=tally.flows + len(live),
+                up=tally.up + up,
+                down=tally.down + down,
+                packets_in=gateway.packets_in,
+                packets_out=gateway.packets_out,
+                dropped=dict(gateway.dropped),
+            ),
+            config=ConfigStatus(
+                path=str(node.path) if node.path is not None else None,
+                loaded_age_s=round(now - node.loaded, 3),
+                last_reload_error=node.reload_error or None,
+            ),
+        )
+
+    def _exits(self, live: Iterable[EngineFlow], now: float) -> Iterator[ExitStatus]:
+        node = self._node
+        counts: dict[str, list[int]] = {}
+        for flow in live:
+            if flow.route is not None:
+                count = counts.setdefault(flow.route.exit.name, [0, 0, 0])
+                up, down = moved(flow)
+                count[0] += 1
+                count[1] += up
+                count[2] += down
+        for name, exit_ in node.exits.items():
+            ended = node.engine.tally.of(name)
+            flows, up, down = counts.get(name, (0, 0, 0))
+            yield ExitStatus(
+                name=name,
+                type=exit_.kind,
+                address=exit_.where,
+                flows=flows,
+                up_bytes=ended.up + up,
+                down_bytes=ended.down + down,
+                dials=ended.dials,
+                failures=ended.failures,
+                last_error=ended.last_error or None,
+                last_error_age_s=round(now - ended.last_error_at, 3) if ended.last_error else None,
+            )
+
+    def flows(self, ended: bool) -> Iterable[Flow]:
+        """Open flows, newest first; with `ended` the recently ended ones too."""
+        engine = self._node.engine
+        chosen = sorted(engine.flows(), key=lambda flow: flow.number, reverse=True)
+        if ended:
+            chosen += reversed(engine.tally.recent)
+        return (shown(flow, engine.loop.now) for flow in chosen)
+
+    def explain(self, question: Question) -> Explanation:
+        """How such a flow would leave by the rules in force, and how the latest ones like it did."""
+        answer = explain(self._node.rules, question)
+        name, address = question["name"], question["address"]
+        engine = self._node.engine
+        alike = [
+            flow
+            for flow in (*engine.flows(), *engine.tally.recent)
+            if flow.target_port == question["port"]
+            and ((name and flow.name == name) or (address and text_of(flow.target) == address))
+        ]
+        answer["flows"] = [shown(flow, engine.loop.now) for flow in alike[-5:]]
+        return answer
+
+    def reload(self) -> None:
+        """Read the configuration again."""
+        error = self._node.reload()
+        if error:
+            raise RequestError(error)
+
+
+def moved(flow: EngineFlow) -> tuple[int, int]:
+    """Bytes so far, up and down."""
+    relay = getattr(flow, "relay", None)
+    return (flow.up, flow.down) if relay is None else (relay.up, relay.down)
+
+
+def shown(flow: EngineFlow, now: float) -> Flow:
+    """A flow as the command line gets it."""
+    relay = getattr(flow, "relay", None)
+    touched = flow.touched if relay is None else relay.touched
+    up, down = moved(flow)
+    end = flow.ended or now
+    protocol = PROTOCOLS.get(flow.protocol, str(flow.protocol))
+    return Flow(
+        id=flow.number,
+        protocol=protocol,
+        source=endpoint(flow.source_address, flow.source_port, protocol),
+        target=endpoint(flow.target, flow.target_port, protocol),
+        name=flow.name or None,
+        known_by=KNOWN_BY.get(flow.known_by, flow.known_by),
+        ech=flow.ech,
+        rule=flow.route.rule if flow.route is not None else "",
+        exit=flow.route.exit.name if flow.route is not None else "",
+        state="ended" if flow.ended else State(flow.state).name.lower().replace("_", "-"),
+        up=up,
+        down=down,
+        age_s=round(end - flow.born, 6),
+        idle_s=round(now - touched, 3),
+        ended_s=round(now - flow.ended, 3) if flow.ended else None,
+        error=flow.error or None,
+    )
+
+
+def endpoint(address: bytes, port: int, protocol: str) -> str:
+    """An address and port as people write them; ICMP has no ports."""
+    text = text_of(address)
+    if protocol == "icmp":
+        return text
+    return f"[{text}]:{port}" if len(address) == 16 else f"{text}:{port}"
+
+
+def offload_text(flags: int) -> str:
+    """What the kernel gives and takes in super-packets (TUN_F_* of linux/if_tun.h)."""
+    names = {0x02: "tso4", 0x04: "tso6", 0x20: "uso4", 0x40: "uso6"}
+    return " ".join(name for bit, name in names.items() if flags & bit) or "off"
