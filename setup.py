@@ -5,13 +5,20 @@ from setuptools import Extension, setup
 
 # Ordinary typed Python modules, in Cython's pure-Python mode: there is no second source.
 COMPILED = [
+    "nat.arrival",
     "nat.checksum",
-    "nat.packet",
     "nat.craft",
-    "nat.loop",
+    "nat.dial",
+    "nat.expiry",
+    "nat.flow",
     "nat.gateway",
-    "nat.table",
+    "nat.listener",
+    "nat.loop",
+    "nat.packet",
     "nat.relay",
+    "nat.table",
+    "nat.tally",
+    "nat.tcp",
     "nat.udp",
 ]
 

@@ -25,13 +25,20 @@ __all__ = ["COMPILED", "Chooser", "Exit", "Route", "Settings", "Target", "compil
 
 # The packet path: ordinary Python that Cython compiles where there is a C compiler (see setup.py).
 COMPILED = (
+    "nat.arrival",
     "nat.checksum",
-    "nat.packet",
     "nat.craft",
-    "nat.loop",
+    "nat.dial",
+    "nat.expiry",
+    "nat.flow",
     "nat.gateway",
-    "nat.table",
+    "nat.listener",
+    "nat.loop",
+    "nat.packet",
     "nat.relay",
+    "nat.table",
+    "nat.tally",
+    "nat.tcp",
     "nat.udp",
 )
 

@@ -16,14 +16,20 @@ import cython
 from nat.checksum import finish, fold, pseudo_sum, sum16, transport_checksum
 from nat.header import (
     ICMP_REST,
+    IP4_CHECKSUM,
     IP4_DONT_FRAGMENT,
+    IP4_IDENTIFICATION,
     IP4_LENGTH,
+    IP4_TOTAL_LENGTH,
     IP6_LENGTH,
+    IP6_PAYLOAD_LENGTH,
     TCP_ACK,
     TCP_FIN,
     TCP_LENGTH,
     TCP_RST,
     TCP_SYN,
+    UDP_CHECKSUM,
+    UDP_DATAGRAM_LENGTH,
     UDP_LENGTH,
     Icmp4,
     Icmp6,
@@ -92,7 +98,8 @@ _ICMP4_ERRORS = frozenset(
 def ip_packet(
     source: bytes, target: bytes, protocol: int, payload: bytes, hop_limit: int = HOP_LIMIT
 ) -> bytes:
-    """`payload` behind an IP header. Raises ValueError when it is too long for one."""
+    """`payload` behind an IP header. Raises ValueError when it is too long, or the addresses don't match."""
+    _check_addresses(source, target)
     if len(source) == 4:
         total = IP4_LENGTH + len(payload)
         if total > 0xFFFF:
@@ -103,6 +110,11 @@ def ip_packet(
     if len(payload) > 0xFFFF:
         raise ValueError("too long for an IPv6 packet")
     return _IP6.pack(0x60000000, len(payload), protocol, hop_limit, source, target) + payload
+
+
+def _check_addresses(source: bytes, target: bytes) -> None:
+    if len(source) != len(target) or len(source) not in {4, 16}:
+        raise ValueError("addresses have 4 or 16 bytes, both the same")
 
 
 # TCP
@@ -236,6 +248,16 @@ def echo_reply(packet: Packet) -> bytes:
 
 # UDP
 
+# The same offsets as C integers, when compiled.
+_TOTAL_AT = cython.declare(cython.int, IP4_TOTAL_LENGTH)
+_IDENTIFICATION_AT = cython.declare(cython.int, IP4_IDENTIFICATION)
+_CHECKSUM_AT = cython.declare(cython.int, IP4_CHECKSUM)
+_PAYLOAD_LENGTH_AT = cython.declare(cython.int, IP6_PAYLOAD_LENGTH)
+_UDP_LENGTH_AT = cython.declare(cython.int, UDP_DATAGRAM_LENGTH)
+_UDP_CHECKSUM_AT = cython.declare(cython.int, UDP_CHECKSUM)
+_IP4_SIZE = cython.declare(cython.int, IP4_LENGTH)
+_UDP_SIZE = cython.declare(cython.int, UDP_LENGTH)
+
 
 @cython.cfunc
 @cython.inline
@@ -270,8 +292,7 @@ class UdpTemplate:
     ports: cython.uint
 
     def __init__(self, source: bytes, source_port: int, target: bytes, target_port: int) -> None:
-        if len(source) != len(target) or len(source) not in {4, 16}:
-            raise ValueError("addresses have 4 or 16 bytes, both the same")
+        _check_addresses(source, target)
         if not (0 <= source_port <= 0xFFFF and 0 <= target_port <= 0xFFFF):
             raise ValueError("a port has 16 bits")
         ports = _UDP.pack(source_port, target_port, 0, 0)
@@ -303,31 +324,34 @@ class UdpTemplate:
         """
         view: cython.uchar[::1] = buffer
         size: cython.Py_ssize_t = self.header_length
-        udp_length: cython.uint = 8 + payload_length
-        udp: cython.Py_ssize_t = at + size - 8
+        v4: cython.bint = size == _IP4_SIZE + _UDP_SIZE
+        length: cython.uint = payload_length + _UDP_SIZE
+        udp: cython.Py_ssize_t = at + size - _UDP_SIZE
         total: cython.uint
-        if payload_length < 0 or payload_length > 0xFFFF - (28 if size == 28 else 8):
+        if payload_length < 0 or payload_length > 0xFFFF - (size if v4 else _UDP_SIZE):
             raise ValueError("too long for a datagram")
-        if at < 0 or at + size + payload_length > len(view):
+        if at < 0 or at > len(view) - size - payload_length:
             raise IndexError("the datagram is outside the buffer")
         if cython.compiled:
             memcpy(cython.address(view[at]), cython.cast(cython.p_char, self.template), size)
         else:
             view[at : at + size] = self.template
-        if size == 28:
-            _put16(view, at + 2, udp_length + 20)
-            _put16(view, at + 4, identification)
-            _put16(view, at + 10, 0xFFFF - _fold(self.ip_sum + udp_length + 20 + identification))
+        if v4:
+            identification &= 0xFFFF
+            total = self.ip_sum + length + _IP4_SIZE + identification
+            _put16(view, at + _TOTAL_AT, length + _IP4_SIZE)
+            _put16(view, at + _IDENTIFICATION_AT, identification)
+            _put16(view, at + _CHECKSUM_AT, 0xFFFF - _fold(total))
         else:
-            _put16(view, at + 4, udp_length)
-        _put16(view, udp + 4, udp_length)
-        total = self.pseudo + udp_length
-        if partial:
-            _put16(view, udp + 6, _fold(total))
-        else:
-            total += self.ports + udp_length
-            total = 0xFFFF - fold(sum16(buffer, udp + 8, payload_length, total))
-            _put16(view, udp + 6, total or 0xFFFF)  # a computed 0 would say "no checksum" (RFC 768)
+            _put16(view, at + _PAYLOAD_LENGTH_AT, length)
+        _put16(view, udp + _UDP_LENGTH_AT, length)
+        total = _fold(self.pseudo + length)
+        if not partial:
+            total += self.ports + length
+            total = 0xFFFF - fold(sum16(buffer, udp + _UDP_SIZE, payload_length, total))
+            if total == 0:
+                total = 0xFFFF  # 0 would say "no checksum" (RFC 768)
+        _put16(view, udp + _UDP_CHECKSUM_AT, total)
         return size
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sniff.outcome import LIMIT, NEED_MORE, NOT_THIS, Answer, Found
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["DatagramSniffer"]
 
 _MAX_DATAGRAMS = 8
+_MAX_PACKETS = 8  # of one datagram; each that does not open costs a derivation of keys
 _MESSAGE_HEADER = 4  # of a TLS handshake message: type, length
 _CLIENT_HELLO = 1
 
@@ -56,7 +58,7 @@ class DatagramSniffer:
     def _read(self, datagram: bytes) -> Answer:
         """Takes in the Initial packets of a datagram; others (0-RTT, say) may come along or ahead of them."""
         sensible = self._crypto is not None
-        for packet in packets(datagram):
+        for packet in islice(packets(datagram), _MAX_PACKETS):
             if packet.initial:
                 payload = self._open(datagram, packet)
                 if payload is None:

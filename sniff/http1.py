@@ -113,7 +113,7 @@ class HttpReader:
 def _empty_line(data: bytes | bytearray, at: int, end: int) -> int:
     """Offset of the first line end in `data[at:end]` that an empty line follows; -1 when there is none."""
     crlf = data.find(b"\n\r\n", at, end)
-    lf = data.find(b"\n\n", at, end if crlf < 0 else crlf)
+    lf = data.find(b"\n\n", at, end if crlf < 0 else crlf + 1)
     return crlf if lf < 0 else lf
 
 

@@ -32,7 +32,10 @@ def sync(plan: Plan) -> Applied:
 
 
 def remove(plan: Plan) -> Applied:
-    """Take everything back, also where the device is gone already. Raises `TunError`."""
+    """Take everything back, also where the device is gone already; where it is not, it goes down.
+
+    A device that outlives us keeps its MTU and queue length. Raises `TunError`.
+    """
     return Applied.from_json(_run("remove", plan))
 
 

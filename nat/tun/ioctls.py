@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import struct
+from pathlib import Path
 from typing import NamedTuple
 
 from nat.tun.device import Offload
@@ -42,10 +43,10 @@ STEPS = (Offload.ALL, Offload.TCP, Offload.CSUM | Offload.TSO4 | Offload.TSO6, O
 
 
 class Identity(NamedTuple):
-    """What TUNGETIFF says of a descriptor."""
+    """What the kernel says of a descriptor."""
 
     name: str
-    flags: int  # IFF_*
+    flags: int  # IFF_*, with IFF_NO_PI where that is not known
 
 
 def identify(descriptor: int) -> Identity | None:
@@ -55,8 +56,13 @@ def identify(descriptor: int) -> Identity | None:
         fcntl.ioctl(descriptor, TUNGETIFF, request)
     except OSError:
         return None
-    name, flags = IFREQ.unpack(request)
-    return Identity(name.rstrip(b"\0").decode(errors="replace"), flags)
+    padded, flags = IFREQ.unpack(request)
+    name = padded.rstrip(b"\0").decode(errors="replace")
+    # In that answer the bit of IFF_NO_PI means IFF_NOFILTER; sysfs has the device's own flags.
+    with contextlib.suppress(OSError, ValueError):
+        opened = int(Path("/sys/class/net", name, "tun_flags").read_text(), 16)
+        return Identity(name, flags & ~IFF_NO_PI | opened & IFF_NO_PI)
+    return Identity(name, flags | IFF_NO_PI)
 
 
 def set_header(descriptor: int) -> None:

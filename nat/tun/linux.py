@@ -59,7 +59,12 @@ def open_linux(name: str, wanted: Offload) -> LinuxTun:
 
     Raises `NoTunDriver`, `NotPermitted`, `NameTaken`, or plain `TunError`.
     """
-    if not 0 < len(name.encode()) <= NAME_MAX or set(name) & set("/:") or name.split() != [name] or name in (".", ".."):
+    if (
+        not 0 < len(name.encode()) <= NAME_MAX
+        or set(name) & set("/:")
+        or name.split() != [name]
+        or name in (".", "..")
+    ):
         raise TunError(
             f"interface name {name!r}",
             f"Linux takes 1 to {NAME_MAX} bytes, no blanks, no / and no :",

@@ -75,13 +75,15 @@ class Network:
         return self._applied()
 
     def remove(self) -> Applied:
-        """Take back whatever of the plan is there, the rule that captures first."""
+        """Take back whatever of the plan is there, the rule that captures first; the device goes down."""
         for version in self.host.versions:
             self._apply_rules(version, frozenset())
             for route in self.host.own_routes(version):
                 self._delete_route(version, route)
         if self.host.index:
             self._remove_addresses()
+            with _ignoring(errno.ENODEV):
+                self.ip.link("set", index=self.host.index, flags=IFF_MULTICAST, change=IFF_UP | IFF_MULTICAST)
             sysctl.restore(self.plan.name)
         return self._applied()
 
@@ -119,10 +121,10 @@ class Network:
 
     def _apply_link(self) -> None:
         plan = self.plan
+        self.ip.link("set", index=self.host.index, mtu=plan.mtu, txqlen=plan.queue_length)
         self.notes += sysctl.settle(plan.name, route_localnet=plan.route_localnet, ipv6=6 in self.carried)
         # Nobody on the device listens to multicast; without the flag the kernel reports no memberships to it.
         flags, mask = IFF_UP, IFF_UP | IFF_MULTICAST
-        self.ip.link("set", index=self.host.index, mtu=plan.mtu, txqlen=plan.queue_length)
         self.ip.link("set", index=self.host.index, flags=flags, change=mask)
 
     def _apply_addresses(self) -> None:

@@ -16,16 +16,14 @@ ROOT = Path("/proc/sys/net")
 # kernel takes the greater of this and conf/all, and the rules satisfy a strict one.)
 IPV4 = {"rp_filter": "0"}
 
-# Nobody on the device answers neighbour discovery: no link-local address, no router solicitation, no waiting
-# for duplicates.
+# Nobody on the device answers neighbour discovery: no link-local address, no router solicitation. (Duplicate
+# address detection is off on a TUN anyway.)
 IPV6 = {
-    "disable_ipv6": "0",
+    "disable_ipv6": "0",  # restored last
     "addr_gen_mode": "1",  # IN6_ADDR_GEN_MODE_NONE
     "accept_ra": "0",
     "autoconf": "0",
     "router_solicitations": "0",
-    "accept_dad": "0",
-    "dad_transmits": "0",
 }
 
 
@@ -58,7 +56,9 @@ def settle(name: str, *, route_localnet: bool, ipv6: bool) -> list[str]:
 
 def restore(name: str) -> None:
     """Give the interface the values that a new one gets; for a device that outlives us. Never raises."""
-    for version, settings in ((4, (*IPV4, "route_localnet")), (6, tuple(IPV6))):
+    if _path(6, name, "disable_ipv6").exists():
+        _try(_path(6, name, "disable_ipv6"), "1")  # or a new `addr_gen_mode` makes an address at once
+    for version, settings in ((4, (*IPV4, "route_localnet")), (6, tuple(reversed(IPV6)))):
         for setting in settings:
             value = _read(_path(version, "default", setting))
             if value and _path(version, name, setting).exists():

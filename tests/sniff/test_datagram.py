@@ -202,6 +202,12 @@ def test_bounded_in_datagrams():
     assert feed(*ping[:8], initial(crypto(0, HELLO), number=9)) is Outcome.NOT_THIS
 
 
+def test_bounded_in_packets_of_a_datagram():
+    stray = initial(b"\1", cid=b"other id", keys_of=b"nobody's")
+    assert feed(stray * 7 + initial(crypto(0, HELLO))) == FOUND
+    assert feed(stray * 8 + initial(crypto(0, HELLO))) is Outcome.NOT_THIS
+
+
 def test_one_sniffer_knows_nothing_of_another():
     first = initial(crypto(0, HELLO[:100]))
     assert feed(first) is Outcome.NEED_MORE

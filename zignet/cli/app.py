@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zignet.cli.errors import ExitCode, Fault, guarded
-from zignet.cli.files import VARIABLE, find, load
+from zignet.cli.files import VARIABLE, find, load, state_dir
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -283,7 +283,7 @@ def bench(context: typer.Context) -> None:
 
 def _state_dir(context: typer.Context) -> Path:
     options: Options = context.obj
-    return load(options.path).state_dir
+    return state_dir(options.path)
 
 
 def _console() -> Console:

@@ -70,6 +70,8 @@ def _code(error: Exception) -> ExitCode | None:
     from zignet.exits import ExitSetupError
     from zignet.routing import RuleError
 
+    if (code := _code_of_tun(error)) is not None:
+        return code
     match error:
         case Fault():
             return error.code
@@ -87,6 +89,16 @@ def _code(error: Exception) -> ExitCode | None:
             return ExitCode.PRIVILEGES
         case _:
             return None
+
+
+def _code_of_tun(error: Exception) -> ExitCode | None:
+    """For errors of `nat.tun`, which is not loaded for the question alone: it is none if it is not there."""
+    errors = sys.modules.get("nat.tun.errors")
+    if errors is None or not isinstance(error, errors.TunError):
+        return None
+    if isinstance(error, errors.NotPermitted):
+        return ExitCode.PRIVILEGES
+    return ExitCode.ALREADY_RUNNING if isinstance(error, errors.OwnedByAnother) else ExitCode.FAILURE
 
 
 def _admit(error: Exception, verbose: bool) -> None:

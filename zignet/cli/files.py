@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,11 @@ from zignet.cli.errors import ExitCode, Fault
 if TYPE_CHECKING:
     from zignet.config import Config
 
-__all__ = ["VARIABLE", "candidates", "find", "load"]
+__all__ = ["VARIABLE", "candidates", "find", "load", "state_dir"]
 
 VARIABLE = "ZIGNET_CONFIG"
+
+_STATE_DIR = re.compile(r"""^state_dir:[ \t]+["']?([^"'#\n]+?)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
 
 
 def candidates() -> list[Path]:
@@ -42,3 +45,27 @@ def load(path: Path | None) -> Config:
     from zignet.config import Config, load_config
 
     return Config() if path is None else load_config(path)
+
+
+def state_dir(path: Path | None) -> Path:
+    """The state directory, to find the running node by.
+
+    A node goes on with the older configuration when its file has been broken since, and must still be found;
+    so a file that is wrong is no error while a node answers in the directory that it seems to name.
+    Raises `zignet.config.ConfigError` otherwise.
+    """
+    from zignet.config import Config, ConfigError
+    from zignet.control import Client, ControlError
+
+    try:
+        return load(path).state_dir
+    except ConfigError:
+        assert path is not None  # the defaults are never wrong
+        try:
+            named = _STATE_DIR.search(path.read_text(errors="replace"))
+            guess = Config().state_dir if named is None else path.parent / Path(named[1]).expanduser()
+            with Client(guess):
+                return guess
+        except (OSError, RuntimeError, ControlError):
+            pass  # the configuration's own error says more
+        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["fetch", "table", "watch"]
 
 _EXIT, _STATE = 10, 11  # columns of the screen
+_ERRORS = 3  # different ones, below the table
 _FIXED = 8 + _EXIT + 5 + 5 + 6 + _STATE + 8  # all but "to" and "rule", with the gaps
 
 
@@ -44,7 +46,7 @@ def watch(console: Console, read: Callable[[], list[Flow]], as_json: bool, every
     with Live(console=console, auto_refresh=False, screen=True) as live:
         while True:
             flows = read()
-            rows = max(1, console.height - 3)
+            rows = max(1, console.height - 3 - _ERRORS)
             live.update(table(flows, console.width, rows), refresh=True)
             time.sleep(every_s)
 
@@ -60,6 +62,7 @@ def table(flows: Iterable[Flow], width: int, rows: int | None = None) -> Table:
     title = f"{len(every)} flow{'' if len(every) == 1 else 's'}"
     if len(shown) < len(every):
         title += f", the newest {len(shown)}"
+    title += "".join(f"\n{count} × {error}" for error, count in _errors(shown))
     flexible = max(width, 80) - _FIXED
     to_width = flexible * 3 // 5
     result = Table(
@@ -67,7 +70,7 @@ def table(flows: Iterable[Flow], width: int, rows: int | None = None) -> Table:
         pad_edge=False,
         padding=(0, 1, 0, 0),
         show_edge=False,
-        caption=title,
+        caption=Text(title),
         caption_justify="left",
     )
     result.add_column("to", no_wrap=True, max_width=to_width)
@@ -81,15 +84,28 @@ def table(flows: Iterable[Flow], width: int, rows: int | None = None) -> Table:
         result.add_row(
             Text(_tail(_target(flow), to_width)),
             Text(flow["known_by"] + ("+ech" if flow["ech"] else "")),
-            Text(printable(flow["rule"])),
+            Text(printable(_condition(flow))),
             Text(printable(flow["exit"])),
             size(flow["up"]),
             size(flow["down"]),
             duration(flow["age_s"]),
-            Text(printable(flow["error"] or flow["state"]), style="red" if flow["error"] else ""),
+            Text(printable(flow["state"]), style="red" if flow["error"] else ""),
             style="dim" if flow["ended_s"] is not None else "",
         )
     return result
+
+
+def _condition(flow: Flow) -> str:
+    """The rule without its exit, which has a column of its own."""
+    rule = flow["rule"]
+    for end in (f" -> {flow['exit']}", f",{flow['exit']}"):
+        rule = rule.removesuffix(end)
+    return rule
+
+
+def _errors(flows: Iterable[Flow]) -> list[tuple[str, int]]:
+    """The most frequent errors, each with how often it stands there."""
+    return Counter(printable(flow["error"]) for flow in flows if flow["error"]).most_common(_ERRORS)
 
 
 def _tail(text: str, width: int) -> str:

@@ -180,7 +180,7 @@ def _from_file(config: Config) -> Callable[[Question], Explanation]:
     from zignet.routing import build_rules
 
     rules = build_rules(config, build_exits(config))
-    return lambda question: explain(rules, question)
+    return lambda question: explain(rules, question, config.sniff.server_first)
 
 
 def _outside(config: Config, address: str) -> str | None:

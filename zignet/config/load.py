@@ -211,9 +211,9 @@ def _rules_of_file(node: Node, key: str, reading: Reading) -> Iterator[tuple[str
 def _read(file: Path, most: int) -> str:
     """A text file. Raises `ValueError` with a message that names it where that is not plain already."""
     try:
+        if not stat.S_ISREG(file.stat().st_mode):  # before it is opened: a pipe would wait for its writer
+            raise ValueError(f"{file} is not a file")
         with file.open("rb") as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise ValueError(f"{file} is not a file")
             content = stream.read(most + 1)
     except OSError as error:
         raise ValueError(f"{file}: {error.strerror}") from None

@@ -5,6 +5,7 @@ The node answers with this from what it runs; the command line answers with the 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from ipaddress import ip_address
 
 from nat.exit import Exit, Refusal, Target
@@ -17,21 +18,26 @@ from zignet.routing import Explanation as Found
 
 __all__ = ["explain"]
 
+_CATCH_ALL = ("MATCH", "* ", "*->")  # to win over these is no news
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 _UNKNOWN = bytes(4)  # 0.0.0.0 stands for an address that was not looked up
 _SOURCE = bytes((100, 64, 0, 1))
 _SOURCE6 = bytes(16)
 
 
-def explain(rules: Rules, question: Question) -> Explanation:
-    """The answer to a question, whose addresses must be addresses. Asks nothing of the network."""
+def explain(rules: Rules, question: Question, server_first: Collection[int] = ()) -> Explanation:
+    """The answer to a question, whose addresses must be addresses. Asks nothing of the network.
+
+    `server_first` are the configured ports where the server speaks first, besides the known ones.
+    """
     protocol = _PROTOCOLS[question["protocol"]]
     port = question["port"]
     target = _UNKNOWN if question["address"] is None else ip_address(question["address"]).packed
     source = _source(question, target)
     name = (question["name"] or "").rstrip(".").lower()
     found = rules.explain(protocol, source, 0, target, port, name)
-    if name and not found.at_syn and _says_nothing_first(question):
+    nameless = not found.at_syn and _is_nameless(question, server_first)
+    if name and nameless:
         name = ""
         found = rules.explain(protocol, source, 0, target, port, name)
     route = found.route
@@ -39,7 +45,7 @@ def explain(rules: Rules, question: Question) -> Explanation:
     assert route is not None  # a name, or the certainty that there is none, decides
     assert winner is not None
     by_name = name if route.by_name and name else None
-    steps = [_syn(found), *_sniffed(found, question, name), _rule(winner, found.matches[1:])]
+    steps = [_syn(found), *_sniffed(found, question, name, nameless), _rule(winner, found.matches[1:])]
     outcome, refused = _outcome(route.exit, Target(target, port, by_name), question)
     steps.append(Step(stage="exit", text=outcome))
     return Explanation(
@@ -61,8 +67,10 @@ def _source(question: Question, target: bytes) -> bytes:
     return _SOURCE if len(target) == 4 else _SOURCE6
 
 
-def _says_nothing_first(question: Question) -> bool:
-    return question["protocol"] == "tcp" and speaks_first(question["port"])
+def _is_nameless(question: Question, server_first: Collection[int]) -> bool:
+    """Whether the server speaks first, so that waiting for the client's first bytes would be in vain."""
+    port = question["port"]
+    return question["protocol"] == "tcp" and (speaks_first(port) or port in server_first)
 
 
 def _syn(found: Found) -> Step:
@@ -79,12 +87,12 @@ def _syn(found: Found) -> Step:
     )
 
 
-def _sniffed(found: Found, question: Question, name: str) -> list[Step]:
+def _sniffed(found: Found, question: Question, name: str, nameless: bool) -> list[Step]:
     if found.at_syn:
         return []
     if question["protocol"] == "udp":
         how = "the name is read from the first datagrams (QUIC)"
-    elif _says_nothing_first(question):
+    elif nameless:
         how = "on this port the server speaks first, so no name is waited for"
         return [Step(stage="sniff", text=how)]
     else:
@@ -97,7 +105,7 @@ def _rule(winner: Considered, beaten: tuple[Considered, ...]) -> Step:
     text = f"{_at(winner)}{winner.rule}"
     if not winner.where:
         text = f"no rule matches: the default, {winner.exit}"
-    if beaten and beaten[0].where:
+    if beaten and beaten[0].where and not beaten[0].rule.startswith(_CATCH_ALL):
         text += f"  (ahead of {_at(beaten[0])}{beaten[0].rule})"
     return Step(stage="rule", text=text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,14 +40,17 @@ class Host:
         assert done.returncode == 0, done
         return done.stdout
 
-    def python(self, code: str, *, alone: str = "") -> str:
-        """What a program prints; `alone` runs first, in a mount table of its own."""
-        argv = [sys.executable, "-c", code]
-        if alone:
-            argv = ["unshare", "-m", "sh", "-c", f'{alone} && exec "$@"', "sh", *argv]
-        done = self.namespace.run(argv, env={**os.environ, "PYTHONPATH": PATH})
+    def python(self, code: str, through: str = "") -> str:
+        """What a program prints; `through` is a command that runs another one."""
+        return self.shell(f"{through} {shlex.quote(sys.executable)} -c {shlex.quote(code)}")
+
+    def firewall(self, hook: str, rule: str) -> None:
+        """Add a chain of nftables with one rule; `hook` is as in "input priority 0"."""
+        chain = f"type filter hook {hook}\n{rule}\n"
+        done = self.namespace.run(
+            ["nft", "-f", "-"], input=f"table inet test {{\nchain test {{\n{chain}}}\n}}\n"
+        )
         assert done.returncode == 0, done
-        return done.stdout
 
     def lines(self, arguments: str) -> list[str]:
         """The lines that `ip ARGUMENTS` prints."""

@@ -55,7 +55,7 @@ def test_a_device_with_other_headers_is_refused(bare, flags, said):
     parent = bare.call(os.open, "/dev/net/tun", os.O_RDWR)  # pytun would add IFF_NO_PI
     bare.call(fcntl.ioctl, parent, TUNSETIFF, struct.pack("16sH22x", b"vpn3", flags))
     with pytest.raises(BadDescriptor, match=said):
-        given(parent)
+        bare.call(given, parent)
     os.close(parent)
 
 

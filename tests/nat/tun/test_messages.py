@@ -16,7 +16,11 @@ RULES = [
     Rule(Priority.CAPTURE, mark=0xFFFFFFFF, invert=True, table=200),
     Rule(Priority.END),
 ]
-RULES6 = [Rule(Priority.OWN, source="2001:db8::2/128"), Rule(Priority.BYPASS, destination="ff00::/8"), *RULES[4:]]
+RULES6 = [
+    Rule(Priority.OWN, source="2001:db8::2/128"),
+    Rule(Priority.BYPASS, destination="ff00::/8"),
+    *RULES[4:],
+]
 
 
 @pytest.mark.root
@@ -48,10 +52,14 @@ def test_routes_and_links(host):
         links = {link.get("ifname"): (link["index"], messages.kind(link)) for link in ip.get_links()}
         return routes, links
 
-    host.shell("ip route add 192.0.2.128/25 nexthop dev up0 nexthop dev lo; ip route add unreachable 198.18.0.0/15")
+    host.shell(
+        "ip route add 192.0.2.128/25 nexthop dev up0 nexthop dev lo; ip route add unreachable 198.18.0.0/15"
+    )
     routes, links = host.namespace.netlink(look)
     index, kind = links["up0"]
     assert (kind, links["lo"][1]) == ("veth", "")
-    assert {routes[block] for block in ("0.0.0.0/0", "192.0.2.0/24", "2001:db8:1::/64", "192.0.2.128/25")} == {index}
+    assert {
+        routes[block] for block in ("0.0.0.0/0", "192.0.2.0/24", "2001:db8:1::/64", "192.0.2.128/25")
+    } == {index}
     assert routes["::/0"] == index
     assert routes["198.18.0.0/15"] == 0

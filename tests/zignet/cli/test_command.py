@@ -253,6 +253,14 @@ class TestWithANode:
         assert "my.yaml:3: no such exit" in result.stderr
         assert "older configuration stays in force" in result.stderr
 
+    def test_a_file_that_was_broken_since(self) -> None:
+        """The node runs on with the older configuration, so it must still be found."""
+        with self.config.open("a") as file:
+            file.write("nonsense: 1\n")
+        for args in (["status"], ["flows"], ["reload"]):
+            assert self.zignet(*args).returncode == 0, args
+        assert self.zignet("check").returncode == 3
+
     def test_explain_asks_the_node(self) -> None:
         result = self.zignet("route", "explain", "other.example:8443", "--udp", "--no-resolve", "--json")
         assert result.returncode == 0

@@ -58,8 +58,13 @@ def test_without_a_name_the_address(make_flow: Any) -> None:
     assert "203.0.113.5:443/udp" in text
 
 
-def test_an_error_stands_where_the_state_is(make_flow: Any) -> None:
-    assert "refused" in render(flows.table([make_flow(1, state="ended", error="refused", ended_s=1.0)], 100))
+def test_errors_stand_below(make_flow: Any) -> None:
+    ended = [
+        make_flow(number, state="failed", error="it did [not] answer", ended_s=1.0) for number in range(3)
+    ]
+    text = render(flows.table([*ended, make_flow(4)], 100))
+    assert "4 flows" in text
+    assert "3 × it did [not] answer" in text
 
 
 def test_rows_are_limited(make_flow: Any) -> None:

@@ -76,6 +76,9 @@ def test_where_the_server_speaks_first_there_is_no_name() -> None:
     found = ask("www.video.example", port=22)
     assert found["exit"] == "direct"
     assert "the server speaks first" in text(found)
+    question = Question(name="www.video.example", address="203.0.113.5", port=2200, protocol="tcp")
+    assert explain(RULES, question)["exit"] == "tokyo"
+    assert explain(RULES, question, server_first=(2200,))["exit"] == "direct"
 
 
 def test_an_address_alone() -> None:

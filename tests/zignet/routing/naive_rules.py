@@ -65,6 +65,8 @@ def _about_address(text: str, which: str) -> Callable[[FlowKey], bool]:
     return lambda flow: ipaddress.ip_address(getattr(flow, which)) in network
 
 
+KINDS = ["exact", "suffix", "keyword", "regex", "target", "source", "port", "network"]
+
 # A small world, so that rules meet flows: few labels, few bits.
 LABELS = st.sampled_from(["a", "b", "ads", "video", "x-1"])
 NAMES = st.lists(LABELS, min_size=1, max_size=5).map(".".join)
@@ -90,7 +92,7 @@ def _ports_text(ranges: list[tuple[int, int]]) -> str:
 def specs(draw: st.DrawFn) -> Spec:
     way_out = draw(st.sampled_from([*EXITS, "direct", "block"]))
     by_name = draw(st.sampled_from([False, False, False, True]))
-    kind = draw(st.sampled_from("exact suffix keyword regex target source port network".split()))
+    kind = draw(st.sampled_from(KINDS))
     arrow = None
     match kind:
         case "exact":

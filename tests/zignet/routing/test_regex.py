@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 
 import pytest
 from hypothesis import given
@@ -152,9 +153,5 @@ def test_what_is_refused(pattern: str, message: str):
 # Invariant: any text compiles or raises RegexError, and what compiles answers.
 @given(st.text(max_size=60) | st.text(alphabet="ab()[]{}*+?|^$\\.,-1:<>P=!", max_size=40))
 def test_garbage_compiles_or_is_refused(pattern: str):
-    try:
-        expression = Regex(pattern)
-    except RegexError as error:
-        assert str(error)
-    else:
-        expression.search("a.b-1")
+    with suppress(RegexError):
+        assert Regex(pattern).search("a.b-1") in (True, False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,10 +138,8 @@ def test_exits_by_their_names_and_by_clashs(written: str, meant: str):
 # Invariant: any text is a rule or a RuleError, nothing else.
 @given(st.text() | st.text(alphabet="DOMAINCR-,*.>/:0a1 \n(", max_size=30))
 def test_garbage_parses_or_is_refused(text: str):
-    try:
+    with suppress(RuleError):
         parse_rule(text)
-    except RuleError as error:
-        assert error.message
 
 
 @given(
@@ -149,7 +149,5 @@ def test_garbage_parses_or_is_refused(text: str):
     st.text(max_size=40),
 )
 def test_garbage_values_parse_or_are_refused(kind: str, value: str):
-    try:
+    with suppress(RuleError):
         parse_rule(f"{kind},{value},direct")
-    except RuleError as error:
-        assert error.message
