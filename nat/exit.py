@@ -12,8 +12,10 @@ from typing import NamedTuple, Protocol
 
 __all__ = [
     "Associate",
+    "AssociateHandshake",
     "Chooser",
     "Dial",
+    "Encapsulation",
     "Exit",
     "ExitFailure",
     "Handshake",

@@ -102,4 +102,4 @@ class Flow:
 
     def settle(self) -> None:
         """Let go of what only a live flow needs; it may be shown for a while yet."""
-        self.source: Any = None
+        self.source = None  # type: ignore[assignment]  # nobody sends to an ended flow

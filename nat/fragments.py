@@ -46,7 +46,7 @@ class _Datagram:
     def fits(self, offset: int, body: bytes, last: bool) -> bool:
         """Whether a fragment goes between those here; False for all that RFC 5722 §4 condemns."""
         end = offset + len(body)
-        if self.end >= 0 and (end != self.end if last else end >= self.end):
+        if self.end >= 0 and (end != self.end if last else end > self.end):
             return False
         if len(self.offsets) >= LIMIT_FRAGMENTS:
             return False

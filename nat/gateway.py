@@ -57,7 +57,7 @@ class Rewrite:
     outward: cython.bint  # towards the listener
     watched = cython.declare(cython.bint, visibility="public")  # the table counts this flow's silence
     local: cython.bint  # the answer goes into this TUN, and not to another source
-    flow = cython.declare(object, visibility="public")
+    flow: Any = cython.declare(object, visibility="public")
 
     def __init__(self, flow: Any, new: bytes, addresses: int, full: int, outward: bool, local: bool) -> None:
         self.flow = flow
@@ -97,20 +97,20 @@ class Gateway:
     header = cython.declare(cython.int, visibility="readonly")
     raw = cython.declare(bytearray, visibility="readonly")
     view: cython.uchar[::1]
-    memory: object
+    memory: Any
     rewrites = cython.declare(dict, visibility="readonly")
-    loop: object
-    tun: object
-    table = cython.declare(object, visibility="public")
-    udp = cython.declare(object, visibility="public")
-    slow = cython.declare(object, visibility="public")
-    gone = cython.declare(object, visibility="public")
-    dropped = cython.declare(object, visibility="readonly")
+    loop: Any
+    tun: Any
+    table: Any = cython.declare(object, visibility="public")
+    udp: Any = cython.declare(object, visibility="public")
+    slow: Any = cython.declare(object, visibility="public")
+    gone: Any = cython.declare(object, visibility="public")
+    dropped: Any = cython.declare(object, visibility="readonly")
     packets_in = cython.declare(cython.ulonglong, visibility="readonly")
     packets_out = cython.declare(cython.ulonglong, visibility="readonly")
     bytes_in = cython.declare(cython.ulonglong, visibility="readonly")
     no_header: bytes
-    packet: object  # a scratch view of the buffer
+    packet: Any  # a scratch view of the buffer
 
     def __init__(self, loop: Any, tun: Any) -> None:
         self.loop = loop
@@ -167,6 +167,7 @@ class Gateway:
 
     @cython.cfunc
     def handle(self, n: cython.Py_ssize_t) -> cython.void:
+        """The packet that is the first `n` bytes of the buffer goes where it belongs."""
         at: cython.Py_ssize_t = self.header
         length: cython.Py_ssize_t = n - at
         first: cython.uint = self.view[at]
@@ -206,6 +207,7 @@ class Gateway:
     @cython.cfunc
     @cython.inline
     def key(self, at: cython.Py_ssize_t, size: cython.Py_ssize_t) -> bytes:
+        """A slice of the buffer."""
         if cython.compiled:
             return PyBytes_FromStringAndSize(cython.cast(cython.p_char, cython.address(self.view[at])), size)
         return bytes(self.memory[at : at + size])
@@ -214,6 +216,7 @@ class Gateway:
 
     @cython.cfunc
     def translate(self, rewrite: Rewrite, at: cython.Py_ssize_t, l4: cython.Py_ssize_t) -> cython.void:
+        """The packet at `at`, its TCP header at `l4`, gets the other side's addresses, ports and checksums."""
         view = self.view
         checksum: cython.uint
         if view[at] >> 4 == 4:
@@ -297,7 +300,7 @@ class Gateway:
         if packet:
             self.write([self.no_header, packet] if self.header else [packet])
 
-    def write(self, pieces: list, segmented: bool = False) -> None:
+    def write(self, pieces: list[Any], segmented: bool = False) -> None:
         """Write one packet from pieces, the first of them its virtio_net_hdr where there is one."""
         try:
             os.writev(self.fd, pieces)

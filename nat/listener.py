@@ -43,7 +43,7 @@ class Listener(Handler):
 
     def on_event(self, mask: int) -> None:
         """Connections wait."""
-        accept = self._sock._accept  # the C method: without the wrapper object of socket.socket.accept
+        accept = self._sock._accept  # type: ignore[attr-defined]  # the C method: without the wrapper object of socket.socket.accept
         for _ in range(ACCEPTS_PER_EVENT):
             try:
                 fd, peer = accept()

@@ -44,6 +44,7 @@ class Handler(Protocol):
 
     def abort(self) -> None:
         """`on_event` raised: give up what the descriptor was for."""
+        log.debug("nothing to give up")
 
 
 class Timer:
@@ -68,12 +69,12 @@ class Loop:
     """The loop. `now` is the monotonic time of this turn, read once per wake-up."""
 
     now = cython.declare(cython.double, visibility="public")
-    handlers: dict
-    epoll: object
-    timers: list
-    ready: list
-    closing: list
-    expiries: list
+    handlers: dict[int, Any]
+    epoll: Any
+    timers: list[Timer]
+    ready: list[Callable[[], object]]
+    closing: list[Any]
+    expiries: list[Expiry]
     running: cython.bint
     wake_reader: cython.int
     wake_writer: cython.int
@@ -128,7 +129,7 @@ class Loop:
         """Call back in `delay_s` seconds."""
         return self.call_at(self.now + delay_s, callback)
 
-    def soon(self, callback: Callable[[], None]) -> None:
+    def soon(self, callback: Callable[[], object]) -> None:
         """Call back in the next turn, after the events of that turn."""
         self.ready.append(callback)
 
@@ -159,7 +160,7 @@ class Loop:
         monotonic = time.monotonic
         self.now = monotonic()
         next_sweep: cython.double = self.now + SWEEP_S
-        handlers: dict = self.handlers
+        handlers: dict[int, Any] = self.handlers
         while self.running:
             timeout = next_sweep - self.now
             if self.ready:
@@ -189,9 +190,16 @@ class Loop:
             if self.now >= next_sweep:
                 next_sweep = self.now + SWEEP_S
                 for queue in self.expiries:
-                    self.guard(lambda queue=queue: queue.sweep(self.now))
+                    self.sweep(queue)
             if self.closing:
                 self.close_all()
+
+    def sweep(self, queue: Expiry) -> None:
+        """End what is due in one queue."""
+        try:
+            queue.sweep(self.now)
+        except Exception:
+            log.exception("a time-out failed")
 
     def fire(self) -> None:
         """Call the timers that are due."""
@@ -201,7 +209,7 @@ class Loop:
             if callback is not None:
                 self.guard(callback)
 
-    def guard(self, callback: Callable[[], None]) -> None:
+    def guard(self, callback: Callable[[], object]) -> None:
         """Call, and log what it raises: one bad flow must not stop the others."""
         try:
             callback()

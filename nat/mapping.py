@@ -142,6 +142,7 @@ class Mapping(Handler):
         """What `peer` sent, to the source; whether the source has written to it before or not."""
         flow = self.flows.get(peer)
         if flow is not None:
+            assert flow.template is not None
             udp.answer(self.source, flow.template, flow, at, n, segment)
             return
         template = self._strangers.get(peer)

@@ -94,12 +94,12 @@ class Pipes:
 class Stream:
     """One socket of a relay, and what was read from it and is not written to the other yet."""
 
-    sock = cython.declare(object, visibility="readonly")
+    sock: Any = cython.declare(object, visibility="readonly")
     fd: cython.int
-    relay: object
+    relay: Any
     other: Stream
     pending: bytes  # read here, not written there
-    pipe: tuple  # the borrowed pipe, or None
+    pipe: Any  # the borrowed pipe, (read end, write end), or None
     in_pipe: cython.Py_ssize_t
     moved = cython.declare(cython.ulonglong, visibility="public")  # bytes written to the other side
     readable: cython.bint
@@ -128,7 +128,7 @@ class Stream:
 
     def release(self) -> None:
         """Over: break the cycles."""
-        self.other = None
+        self.other = None  # type: ignore[assignment]
         self.relay = None
         self.sock = None
 

@@ -18,7 +18,6 @@ from typing import Any
 import cython
 
 from nat import checksum
-from nat.exit import Route
 from nat.expiry import Expiry
 from nat.flow import Flow, Source, State
 from nat.gateway import Gateway, Rewrite
@@ -89,17 +88,17 @@ class Table:
     """All TCP flows."""
 
     gateway: Gateway | None
-    rewrites: dict
-    listeners: dict
-    pools: dict
-    half_open = cython.declare(object, visibility="readonly")
-    closing: object
-    closed: object
-    resting: object
+    rewrites: dict[bytes, Rewrite]
+    listeners: dict[int, tuple[bytes, int]]
+    pools: dict[int, AliasPool]
+    half_open: Any = cython.declare(object, visibility="readonly")
+    closing: Any
+    closed: Any
+    resting: Any
     limit = cython.declare(cython.Py_ssize_t, visibility="public")
     half_open_limit = cython.declare(cython.Py_ssize_t, visibility="public")
     count = cython.declare(cython.Py_ssize_t, visibility="readonly")
-    evicted = cython.declare(object, visibility="public")
+    evicted: Any = cython.declare(object, visibility="public")
 
     def __init__(
         self,
@@ -116,7 +115,7 @@ class Table:
         self.limit = limit
         self.half_open_limit = half_open_limit
         self.count = 0
-        self.evicted: Callable[[TcpFlow], None] | None = None
+        self.evicted = None  # told of a half-open flow that has to go
         self.half_open = expiry(HALF_OPEN_S, self._abandon)
         self.closing = expiry(CLOSING_S, self.remove)
         self.closed = expiry(LINGER_S, self._rest)
@@ -159,9 +158,9 @@ class Table:
         size = len(source_address)
         if size not in self.listeners:
             return None
-        if self.count >= self.limit or len(self.half_open) >= self.half_open_limit:
-            if not self._make_room():
-                return None
+        full = self.count >= self.limit or len(self.half_open) >= self.half_open_limit
+        if full and not self._make_room():
+            return None
         listener, port = self.listeners[size]
         pool: AliasPool = self.pools[size]
         ports = source_port.to_bytes(2, "big") + port.to_bytes(2, "big")

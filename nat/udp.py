@@ -69,22 +69,22 @@ class Udp:
     """All UDP of one gateway."""
 
     gateway: Gateway
-    loop: object
+    loop: Any
     raw: bytearray
     view: cython.uchar[::1]
-    memory: object
+    memory: Any
     header: cython.int
     flows = cython.declare(dict, visibility="readonly")
     limit: cython.Py_ssize_t
-    one_way: object
-    steady: object
-    dns: object
-    mappings = cython.declare(object, visibility="readonly")
-    arrivals: object
-    chooser = cython.declare(object, visibility="public")
-    tally: object
+    one_way: Any
+    steady: Any
+    dns: Any
+    mappings: Any = cython.declare(object, visibility="readonly")
+    arrivals: Any
+    chooser: Any = cython.declare(object, visibility="public")
+    tally: Any
     room: bytearray
-    room_view: object
+    room_view: Any
     segments_in: cython.bint  # the TUN takes super-datagrams
 
     def __init__(

@@ -118,11 +118,11 @@ _LONGEST_CODE = 30
 def _codes() -> dict[int, int]:
     """Symbol by code, each code with a 1 bit put before it so that its length is part of the key."""
     codes: dict[int, int] = {}
-    code = 0
+    code = 1
     for length in range(1, _LONGEST_CODE + 1):
         code <<= 1
         for symbol in _SYMBOLS_BY_LENGTH.get(length, b""):
-            codes[1 << length | code] = symbol
+            codes[code] = symbol
             code += 1
     return codes
 

@@ -88,7 +88,7 @@ class HttpReader:
         stop = newline - 1 if data[newline - 1] == _CR else newline
         blank = stop - _VERSION_SIZE
         target = self._method_end + 1
-        if blank < target or data[blank : stop - 1] != _VERSION or not data[stop - 1 : stop].isdigit():
+        if blank <= target or data[blank : stop - 1] != _VERSION or not data[stop - 1 : stop].isdigit():
             return NOT_THIS
         if data[self._start : self._method_end] == b"CONNECT":
             return Found("http", authority_name(data[target:blank]))

@@ -149,7 +149,7 @@ class Node:
             loop.watch(watch.fileno(), Addresses(watch, self._resync), READ)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: loop.stop())
-        signal.signal(signal.SIGHUP, lambda *_: (loop.soon(self._hang_up), loop.wake()))
+        signal.signal(signal.SIGHUP, lambda *_: loop.soon(self._hang_up))
         engine.start()
         self.state = "running"
         log.info(

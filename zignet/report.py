@@ -124,7 +124,7 @@ class Report:
 
     def explain(self, question: Question) -> Explanation:
         """How such a flow would leave by the rules in force, and how the latest ones like it did."""
-        answer = explain(self._node.rules, question)
+        answer = explain(self._node.rules, question, self._node.config.sniff.server_first)
         name, address = question["name"], question["address"]
         engine = self._node.engine
         alike = [

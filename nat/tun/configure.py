@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from typing import Any
 
 from nat.tun.errors import TunError
@@ -14,6 +15,8 @@ from nat.tun.plan import Applied, Plan, Survey
 __all__ = ["apply", "remove", "survey", "sync"]
 
 TIMEOUT_S = 30.0  # the child needs 0.3 s; a machine that swaps needs more
+
+_one_at_a_time = threading.Lock()  # a `sync` in a thread must not overtake the `remove` of a stop
 
 
 def apply(plan: Plan) -> Applied:
@@ -27,7 +30,10 @@ def apply(plan: Plan) -> Applied:
 
 
 def sync(plan: Plan) -> Applied:
-    """Bring the rules in line with the addresses that the host has now. Raises `TunError`."""
+    """Bring the rules in line with the addresses that the host has now; after `remove` it does nothing.
+
+    Raises `TunError`.
+    """
     return Applied.from_json(_run("sync", plan))
 
 
@@ -49,16 +55,17 @@ def _run(task: str, plan: Plan) -> dict[str, Any]:
     # The child finds the modules where this process found them, wherever that was.
     path = os.pathsep.join(os.path.abspath(each) for each in sys.path)
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "nat.tun.network"],
-            input=json.dumps({"task": task, "plan": plan.to_json()}),
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-            start_new_session=True,  # Ctrl-C is for the node, which then removes what this one set
-        )
+        with _one_at_a_time:
+            done = subprocess.run(
+                [sys.executable, "-P", "-m", "nat.tun.network"],
+                input=json.dumps({"task": task, "plan": plan.to_json()}),
+                env={**os.environ, "PYTHONPATH": path},
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+                check=False,
+                start_new_session=True,  # Ctrl-C is for the node, which then removes what this one set
+            )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise TunError(what, str(error)) from error
     try:

@@ -57,7 +57,7 @@ class Network:
             self._apply_addresses()
             for version in self.host.versions:
                 self._apply_routes(version)
-            self.sync()
+            self._apply_all_rules()
         except BaseException:
             with suppress(TunError, NetlinkError, OSError):
                 self.remove()
@@ -67,11 +67,13 @@ class Network:
         return self._applied()
 
     def sync(self) -> Applied:
-        """Bring the rules in line with the plan and with the addresses that the host has now."""
-        for version in self.host.versions:
-            others = [address for address, _ in self.host.other_addresses(version)]
-            rules = wanted(self.plan, version, others) if version in self.carried else frozenset()
-            self._apply_rules(version, rules)
+        """Bring the rules in line with the plan and with the addresses that the host has now.
+
+        Without our default route the plan is not in force (any more), and there is nothing to bring in line.
+        """
+        routes = [route for version in self.carried for route in self.host.own_routes(version)]
+        if any(route.get("table") == self.plan.table for route in routes):
+            self._apply_all_rules()
         return self._applied()
 
     def remove(self) -> Applied:
@@ -164,6 +166,12 @@ class Network:
         which = {"dst": messages.block(version, route), "table": route.get("table"), "scope": route["scope"]}
         with _ignoring(errno.ESRCH, errno.ENODEV):
             self.ip.route("del", family=FAMILIES[version], oif=self.host.index, proto=OWNER, **which)
+
+    def _apply_all_rules(self) -> None:
+        for version in self.host.versions:
+            others = [address for address, _ in self.host.other_addresses(version)]
+            rules = wanted(self.plan, version, others) if version in self.carried else frozenset()
+            self._apply_rules(version, rules)
 
     def _apply_rules(self, version: int, rules: frozenset[Rule]) -> None:
         if self.host.owner(version):

@@ -19,11 +19,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from nat.tun.plan import Plan
 
-__all__ = ["ALL", "OWNER", "Priority", "Rule", "in_order", "is_default", "wanted"]
+__all__ = ["ALL", "OWNER", "Priority", "Rule", "in_order", "is_default", "needs_rule", "wanted"]
 
 OWNER = 90  # FRA_PROTOCOL and RTA_PROTOCOL of what we set; free in rt_protos
 MAIN = 254  # RT_TABLE_MAIN
@@ -76,7 +76,8 @@ def wanted(plan: Plan, version: int, own_addresses: Iterable[str]) -> frozenset[
     if not plan.capture or plan.address(version) is None:
         return frozenset()
     bypass = [block for block in plan.bypass if ip_network(block).version == version]
-    own = {str(ip_network(each)) for each in own_addresses if _needs_rule(each, version)}
+    addresses = [address for each in own_addresses if (address := ip_address(each)).version == version]
+    own = {str(ip_network(address)) for address in addresses if needs_rule(address)}
     return frozenset(
         [
             Rule(Priority.INSIDE, interface=plan.name),
@@ -107,6 +108,6 @@ def is_default(block: str) -> bool:
     return network.prefixlen <= DEFAULT_LENGTH[network.version]
 
 
-def _needs_rule(address: str, version: int) -> bool:
-    parsed = ip_address(address)
-    return parsed.version == version and not (parsed.is_loopback or parsed.is_link_local)
+def needs_rule(address: IPv4Address | IPv6Address) -> bool:
+    """An address of this host that packets may come from; loopback and link-local ones never meet the rules."""
+    return not (address.is_loopback or address.is_link_local)

@@ -5,7 +5,7 @@ range, and leaves no trace in the next result. When it returns OK, every field l
 `craft` makes of it is b"" or a packet that parses, with right checksums; and `Reassembler` takes it within
 its limits.
 
-    python tests/nat/fuzz_packet.py [SECONDS [SEED]]
+    python -m tests.nat.fuzz_packet [SECONDS [SEED]]
 """
 
 import random
@@ -139,6 +139,7 @@ def check(data: bytes, options: dict[str, bool], now: float, reused: list[Packet
     assert packet.src_at + packet.address_length == packet.dst_at
     assert packet.dst_at + packet.address_length <= packet.l4
     assert packet.l4 + packet.l4_length == packet.start + packet.length <= end
+    assert packet.l4_length >= 0
     assert packet.payload_length >= 0 or options.get("quoted")
     if packet.has_transport and not options.get("quoted"):
         assert packet.l4 + 8 <= packet.payload_at

@@ -96,6 +96,10 @@ class Model:
     """One datagram, byte by byte."""
 
     def __init__(self):
+        self.deaths = 0
+        self.begin()
+
+    def begin(self):
         self.seen, self.bytes, self.end, self.dead = set(), {}, None, False
 
     def add(self, offset: int, body: bytes, more: bool) -> bytes | None:
@@ -115,6 +119,7 @@ class Model:
             or (more and known is not None and end >= known)
             or (not more and any(at >= end for at in self.bytes))
         )
+        self.deaths += self.dead
         if self.dead:
             return None
         self.bytes.update(zip(places, body, strict=True))
@@ -122,7 +127,7 @@ class Model:
             self.end = end
         if self.end is not None and len(self.bytes) == self.end:
             whole = bytes(self.bytes[at] for at in range(self.end))
-            self.__init__()
+            self.begin()
             return whole
         return None
 
@@ -146,6 +151,7 @@ def test_overlaps_and_contradictions_against_the_model(version, plan):
         wanted = model.add(offset, body, more)
         assert got == (None if wanted is None else bytes(pair(version, 1, wanted)))
         assert (len(reassembler) == 1) == bool(model.dead or model.bytes)
+        assert reassembler.dropped == model.deaths
 
 
 @pytest.mark.parametrize("made", [IP(**V4, id=3) / UDP() / bytes(3000), IP(**V4) / TCP() / bytes(900)])
@@ -218,6 +224,40 @@ def test_rfc5722_an_overlap_ends_the_datagram_and_all_its_later_fragments(versio
     # Once its time is over, the identification may be used anew.
     results = [reassembler.add(parsed(piece(version, *each)), 31.0) for each in cut(body, [1, 2])]
     assert results[-1] == bytes(pair(version, 1, body))
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        [(8, 16, True), (16, 8, True)],  # the second begins inside the first
+        [(16, 8, True), (8, 16, True)],  # the second ends inside the first
+        [(16, 8, True), (8, 24, True)],  # the second is around the first
+        [(8, 24, True), (16, 8, True)],  # the second is inside the first
+        [(8, 8, True), (8, 16, True)],  # one place, two lengths
+        [(8, 8, True), (8, 8, False)],  # one place, last or not
+        [(8, 8, False), (8, 8, True)],
+        [(16, 8, False), (24, 8, False)],  # two ends
+        [(24, 8, False), (16, 8, False)],
+        [(16, 8, False), (24, 8, True)],  # bytes behind the end
+        [(24, 8, True), (16, 8, False)],
+        [(16, 3, False), (8, 16, True)],
+    ],
+)
+def test_contradictions(version, plan):
+    reassembler = Reassembler()
+    for offset, size, more in plan:
+        assert reassembler.dropped == 0
+        assert reassembler.add(parsed(piece(version, offset, bytes(size), more)), 0.0) is None
+    assert (reassembler.dropped, reassembler.held_bytes) == (1, OVERHEAD)
+
+
+def test_a_copy_with_other_bytes_is_an_overlap():
+    reassembler = Reassembler()
+    for body in (b"12345678", b"12345678", b"1234567x"):
+        assert reassembler.dropped == 0
+        reassembler.add(parsed(piece(4, 8, body, True)), 0.0)
+    assert reassembler.dropped == 1
 
 
 def test_flows_are_told_apart():

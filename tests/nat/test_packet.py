@@ -3,9 +3,7 @@
 import ipaddress
 import itertools
 
-import fuzz_packet
 import pytest
-from fuzz_packet import FIELDS, SEEDS, fields
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_RR, IPOption_SSRR
@@ -22,10 +20,13 @@ from scapy.layers.inet6 import (
     PadN,
 )
 from scapy.layers.ipsec import AH
+from scapy.packet import Raw
 from scapy.utils import checksum as scapy_checksum
 
 import nat.packet
 from nat.packet import MAX_EXTENSIONS, Packet, Problem
+from tests.nat import fuzz_packet
+from tests.nat.fuzz_packet import FIELDS, SEEDS, fields
 
 pytestmark = pytest.mark.packet_path
 
@@ -287,6 +288,21 @@ def test_jumbograms_are_refused():
     assert bad(small) is Problem.BAD_LENGTH
 
 
+@pytest.mark.parametrize("options", ["0105", "c105000000", "00000105", "0000000001"])
+def test_hop_by_hop_options_that_do_not_fit(options):
+    header = bytes((17, 0)) + bytes.fromhex(options).ljust(6, b"\0")
+    assert bad(IPv6(**V6, nh=0) / (header + bytes(UDP()))) is (
+        Problem.OK if options == "0000000001" else Problem.BAD_LENGTH
+    )
+
+
+@pytest.mark.parametrize("kind", [43, 51, 60])
+def test_a_header_longer_than_the_packet(kind):
+    for length in range(1, 5):
+        made = IPv6(**V6, nh=kind) / bytes((59, length, 2, 0, 0, 0, 0, 0))
+        assert bad(made) is Problem.TRUNCATED
+
+
 def test_headers_in_the_wrong_place():
     assert bad(IPv6(**V6) / IPv6ExtHdrDestOpt() / IPv6ExtHdrHopByHop() / UDP()) is Problem.BAD_HEADER
     twice = IPv6(**V6) / IPv6ExtHdrFragment(id=1) / IPv6ExtHdrFragment(id=1) / UDP()
@@ -340,6 +356,22 @@ def test_udp_length(version):
         assert problem is wanted
         if wanted is Problem.OK:
             assert packet.payload_length == length - 8
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_udp_length_0_needs_a_super_datagram(version):
+    assert bad(ip(version) / UDP(len=0) / bytes(10), gso=True) is Problem.BAD_LENGTH
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_bytes_behind_a_datagram_are_not_summed_up(version):
+    """RFC 9868 puts options there."""
+    datagram = bytes(ip(version) / UDP(sport=1, dport=2) / b"data")[20 if version == 4 else 40 :]
+    made = ip(version) / Raw(datagram + b"behind")
+    made.setfieldval("proto" if version == 4 else "nh", 17)
+    packet = good(made)
+    assert (packet.payload(), packet.l4_length) == (b"data", 18)
+    assert packet.transport_sum_ok()
 
 
 def test_a_super_datagram_longer_than_its_length_field():

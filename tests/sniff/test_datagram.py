@@ -181,6 +181,7 @@ def test_a_client_that_closes_has_no_name():
         b"\x40" + bytes(1200),  # QUIC, but after the handshake
         initial(crypto(0, b"\2" + HELLO[1:])),  # a ServerHello
         initial(crypto(0, b"\1\xff\xff\xff")),  # too long
+        initial(crypto(0, b"\1\1" + HELLO[2:])),
         initial(crypto(0, hello([(0, b"\0\1\0")]))),  # malformed
         initial(b"\x08stream"),
         initial(crypto(1 << 40, b"x")),

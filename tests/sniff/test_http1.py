@@ -126,6 +126,7 @@ def test_request_lines_with_the_name_in_host(line):
         "GET / http/1.1",
         "GET / HTTP/1.1 ",
         "GET HTTP/1.1",
+        "GET  HTTP/1.1",
         "OPTIONS rtsp://www.video.example/ RTSP/1.0",
         "get / HTTP/1.1",
         "NICK somebody",

@@ -114,6 +114,9 @@ RED = {
     + frame(6, bytes(8))
     + frame(9, block()[3:], 4, 1),
     "continuation of another stream": START + frame(1, block()[:3], 0, 1) + frame(9, block()[3:], 4, 3),
+    "continuation of a far stream": START
+    + frame(1, block()[:3], 0, 1)
+    + frame(9, block()[3:], 4, 1 | 1 << 24),
     "padding longer than the frame": START + frame(1, b"\xff" + block(), END_HEADERS | PADDED, 1),
     "padding without its length": START + frame(1, b"", END_HEADERS | PADDED, 1),
     "priority cut off": START + frame(1, b"\0\0", END_HEADERS | PRIORITY, 1),

@@ -10,6 +10,9 @@ from tests.sniff.initials import V1, V2, VERSIONS, ack, crypto, initial, other_l
 def test_packet_number_examples():
     assert packet_number(0x9B32, 2, 0xA82F30EA) == 0xA82F9B32  # RFC 9000 A.3
     assert packet_number(0, 1, -1) == 0
+    assert packet_number(0x80, 1, 0x9FF) == 0xA80  # exactly half a window ahead
+    assert packet_number(0x81, 1, 0x9FF) == 0x981
+    assert packet_number(0, 1, 0xA7F) == 0xB00  # exactly half a window behind
     assert packet_number(0xFFFFFFFE, 4, -1) == 0xFFFFFFFE
 
 
@@ -61,7 +64,7 @@ def test_what_may_follow_a_packet(rest):
     "datagram",
     [
         b"",
-        b"\x40\0\0\0\1" + bytes(60),  # a short header
+        b"\x41\0\0\0\1" + bytes(60),  # a short header
         b"\xc0\0\0\0\0" + bytes(60),  # version negotiation
         b"\xc0\x1a\x2a\x3a\x4a" + bytes(60),  # a version that is GREASE
         b"\xf0\0\0\0\1\x04abcd\0" + bytes(40),  # Retry

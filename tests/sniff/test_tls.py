@@ -110,6 +110,12 @@ def test_record_versions(version):
     assert sniff(record(hello([NAME]), version)) == FOUND
 
 
+@pytest.mark.parametrize("cuts", [[], [1], [2, 7], [41]])
+def test_the_shortest_hello(cuts):
+    assert sniff(records(hello(None), cuts)) == NO_NAME
+    assert sniff(records(b"\x01\0\0\x28" + hello(None)[4:-1], cuts)) is Outcome.NOT_THIS
+
+
 def test_more_in_the_record_and_behind_it():
     assert sniff(record(hello([NAME]) + b"\x02\0\0\0")) == FOUND
     assert sniff(record(hello([NAME])) + record(b"\x01", kind=20) + b"\x17\x03\x03\0\x10") == FOUND

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from zignet.lab.namespace import Namespace, join, sweep
+from zignet.lab.namespace import Namespace, join, more_descriptors, start_module, sweep
 
-__all__ = ["EXIT", "HOST", "ORIGINS", "OUTSIDE", "SOCKS_PORT", "UPLINK", "World", "start_module"]
+__all__ = ["EXIT", "HOST", "ORIGINS", "OUTSIDE", "SOCKS_PORT", "UPLINK", "World", "load_command"]
 
 HOST = "192.0.2.2"
 EXIT = "192.0.2.1"  # the host's gateway, and the SOCKS5 server's address
@@ -22,15 +20,6 @@ ORIGINS = [f"198.51.100.{last}" for last in range(2, 18)]
 UPLINK = "eth0"  # of the host
 SOURCE_PORTS = "20000 23999"  # the host's: few, so that they come round while the old ones are remembered
 LOAD_TIMEOUT_S = 120.0
-DESCRIPTORS = 200_000
-
-
-def start_module(namespace: Namespace, module: str, *arguments: str) -> subprocess.Popen[Any]:
-    """Run a module that prints `ready`. Raises RuntimeError when it does not."""
-    child = namespace.popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
-    if child.stdout is None or child.stdout.readline() != "ready\n":
-        raise RuntimeError(f"{module} did not start")
-    return child
 
 
 class World:
@@ -38,7 +27,7 @@ class World:
 
     def __init__(self) -> None:
         sweep()
-        _more_descriptors()
+        more_descriptors()
         self._directory = tempfile.TemporaryDirectory(prefix="zn-bench-")
         self.directory = Path(self._directory.name)
         self.namespaces: list[Namespace] = []
@@ -90,16 +79,6 @@ class World:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _more_descriptors() -> None:
-    """Allow as many as 10,000 flows need in one process; children inherit it."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(most, DESCRIPTORS)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-    except (ValueError, PermissionError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def load_command(name: str, arguments: dict[str, Any]) -> list[str]:

@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from zignet.bench.world import load_command
-from zignet.lab.internet import HOST, HOST6, OFFICE, OFFICE6, SITES, TOKYO, Internet, start_module
+from zignet.lab.internet import HOST, HOST6, OFFICE, OFFICE6, SITES, TOKYO, Internet
+from zignet.lab.namespace import start_module
 from zignet.lab.running import NotReady, Running
 
 __all__ = ["main"]

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from zignet.lab.certificates import Authority
-from zignet.lab.namespace import Namespace, join, sweep
+from zignet.lab.namespace import Namespace, join, more_descriptors, start_module, sweep
 
-__all__ = ["SITES", "Internet", "start_module"]
+__all__ = ["SITES", "Internet"]
 
 HOST, HOST6 = "192.0.2.2", "2001:db8:1::2"
 TOKYO, TOKYO6 = "198.51.100.10", "2001:db8:2::10"
@@ -35,19 +34,12 @@ ALSO = {"www.video.example": "video.example"}  # further names of a site
 CARRIER_S = 5.0
 
 
-def start_module(namespace: Namespace, module: str, *arguments: str) -> subprocess.Popen[Any]:
-    """Run a module that prints `ready`. Raises RuntimeError when it does not."""
-    child = namespace.popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
-    if child.stdout is None or child.stdout.readline() != "ready\n":
-        raise RuntimeError(f"{module} did not start")
-    return child
-
-
 class Internet:
     """All of it, as a context manager: afterwards nothing is left. `directory` is for files of the run."""
 
     def __init__(self) -> None:
         sweep()
+        more_descriptors()
         self._temporary = tempfile.TemporaryDirectory(prefix="zn-lab-")
         self.directory = Path(self._temporary.name)
         self.namespaces: list[Namespace] = []

@@ -13,9 +13,11 @@ import ctypes
 import itertools
 import os
 import re
+import resource
 import signal
 import socket as sockets
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,7 +27,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from pyroute2 import IPRoute, netns
 
-__all__ = ["Namespace", "join", "sweep"]
+__all__ = ["Namespace", "join", "more_descriptors", "start_module", "sweep"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -39,6 +41,7 @@ MS_BIND, MS_REC, MS_SLAVE = 4096, 16384, 1 << 19  # linux/mount.h
 MNT_DETACH = 2
 
 NAME = re.compile(rf"{PREFIX}-(\d+)-\d+-.+")
+DESCRIPTORS = 200_000
 STOP_S = 3.0  # what a child gets between SIGTERM and SIGKILL
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -234,6 +237,24 @@ def join(left: Namespace, left_name: str, right: Namespace, right_name: str) -> 
     """Lay a cable: a veth pair with one end in each namespace."""
     peer = {"ifname": right_name, "net_ns_fd": right.name}
     left.netlink(lambda ip: ip.link("add", ifname=left_name, kind="veth", peer=peer))
+
+
+def start_module(namespace: Namespace, module: str, *arguments: str) -> subprocess.Popen[Any]:
+    """Run a module that prints `ready`. Raises RuntimeError when it does not."""
+    child = namespace.popen([sys.executable, "-m", module, *arguments], stdout=subprocess.PIPE, text=True)
+    if child.stdout is None or child.stdout.readline() != "ready\n":
+        raise RuntimeError(f"{module} did not start")
+    return child
+
+
+def more_descriptors() -> None:
+    """Allow as many open files as 10,000 flows need in one process; children inherit it."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(most, DESCRIPTORS)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+    except (ValueError, PermissionError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def sweep() -> list[str]:

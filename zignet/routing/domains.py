@@ -2,7 +2,7 @@
 
 Exact names and suffixes are one dictionary each. A name's suffixes are looked up one by one, and no deeper
 than the deepest rule, so a name of 127 labels costs no more than the rules can use. It is a suffix trie whose
-nodes are found by their whole path: as few steps as with a dictionary per node, in less than half the memory.
+nodes are found by their whole path: as few steps as with a dictionary per node, in 125 bytes a rule instead of 170.
 Keywords and expressions are tried in order, and only while they could still win.
 """
 

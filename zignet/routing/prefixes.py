@@ -2,8 +2,8 @@
 
 Networks nest or are apart, so a radix tree over them cuts the address space into runs that share one answer.
 The table is that tree written out flat: where each run begins, and its answer. A look-up is one binary
-search in C over the bytes as they stand in the packet: 80 ns with ten rules, 270 ns with 100,000, of which
-most is memory, against 1-2 µs for a walk down a tree in Python.
+search in C over the bytes as they stand in the packet, at most 18 comparisons for 100,000 networks: 80 ns
+with ten rules, 270 ns with 100,000, where a tree in Python takes a step of bytecode for each of its levels.
 """
 
 from __future__ import annotations

@@ -240,6 +240,16 @@ def test_sync_follows_the_addresses_of_the_host(host, plan):
     ]
 
 
+def test_sync_after_remove_does_nothing(host, plan):
+    """A thread of the node may come late."""
+    host.open()
+    before = host.lines("rule")
+    host.call(apply, plan)
+    host.call(remove, plan)
+    host.call(sync, plan)
+    assert host.lines("rule") == before
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nat.tun import AddressWatch
-from nat.tun.watch import RTM_DELADDR, RTM_NEWADDR, _addresses
+from nat.tun import AddressWatch, apply, sync
+from nat.tun.watch import _attributes, _messages
 
 
 @pytest.fixture
@@ -67,22 +67,51 @@ def test_it_does_not_block_and_can_be_polled(host, watch):
     assert select.select([watch], [], [], 2)[0]
 
 
-def message(kind, index, address):
-    attribute = struct.pack("=HH", 4 + len(address), 1) + address + bytes(-len(address) % 4)
-    body = struct.pack("=BBBBI", 2, 32, 0, 0, index) + attribute
-    return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body
+@pytest.mark.root
+def test_a_rule_that_another_program_removed_comes_back(host, watch, plan):
+    """As network managers do that take every rule for theirs."""
+    host.open()
+    host.call(apply, plan)
+    before = host.lines("rule")
+    assert not changed(host, watch)
+    host.shell("ip rule del pref 8520")
+    assert changed(host, watch)
+    host.shell("ip rule add pref 9999 lookup main; ip rule del pref 9999")
+    assert not changed(host, watch)
+    host.call(sync, plan)
+    assert host.lines("rule") == before
+    assert not changed(host, watch)
 
 
-@given(
-    st.lists(
-        st.tuples(st.sampled_from([RTM_NEWADDR, RTM_DELADDR, 16]), st.integers(1, 99), st.binary(max_size=16))
-    )
-)
-def test_each_message_of_a_datagram_is_read(messages):
+def message(kind, body):
+    padding = bytes(-len(body) % 4)
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body + padding
+
+
+def attribute(kind, value):
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+kinds = st.integers(0, 65535)
+
+
+@given(st.lists(st.tuples(kinds, st.binary(max_size=40))), st.binary(max_size=15))
+def test_each_message_of_a_datagram_is_read(messages, trailing):
     data = b"".join(message(*each) for each in messages)
-    assert list(_addresses(data)) == [each for each in messages if each[0] != 16]
+    assert list(_messages(data + trailing)) == messages
+
+
+@given(st.lists(st.tuples(kinds, st.binary(max_size=20))))
+def test_each_attribute_of_a_message_is_read(attributes):
+    assert list(_attributes(b"".join(attribute(*each) for each in attributes))) == attributes
 
 
 @given(st.binary(max_size=300))
 def test_garbage_is_read_to_its_end_and_nothing_else_happens(data):
-    assert len(list(_addresses(data))) <= len(data) // 24
+    watch = AddressWatch()
+    for each in (
+        *_messages(data),
+        *(each for kind in (20, 21, 33) for each in _messages(message(kind, data))),
+    ):
+        watch._learn(each)
+    watch.close()

@@ -6,8 +6,8 @@ from sys import maxsize
 
 from hypothesis import given
 from hypothesis import strategies as st
-from naive_rules import NAMES
 
+from tests.zignet.routing.naive_rules import NAMES
 from zignet.routing.domains import DomainTable
 from zignet.routing.rule import Domain, Keyword, Suffix
 

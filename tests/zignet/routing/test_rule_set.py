@@ -7,9 +7,21 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from naive_rules import EXITS, ICMP, NAMES, RULE_SETS, TCP, UDP, FlowKey, Spec, choose, flows, lines
 
 from nat.exit import Chooser
+from tests.zignet.routing.naive_rules import (
+    EXITS,
+    ICMP,
+    NAMES,
+    RULE_SETS,
+    TCP,
+    UDP,
+    FlowKey,
+    Spec,
+    choose,
+    flows,
+    lines,
+)
 from zignet.exits import BUILT_IN, Block, Direct
 from zignet.routing import Line, RuleError, Rules, check_lines
 from zignet.routing import rules as rules_module

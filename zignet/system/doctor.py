@@ -1,0 +1,42 @@
+"""All checks of `zignet doctor`, in the order in which one would repair things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from zignet.config import Config
+from zignet.system import live, privileges, surroundings, upstreams
+from zignet.system.check import Check, State, fail
+
+__all__ = ["Check", "State", "run"]
+
+
+def run(config: Config) -> list[Check]:
+    """Look at everything that the engine needs of this machine, for this configuration.
+
+    Takes a few seconds at most. With root it opens a temporary TUN, with an address block that nothing else uses,
+    and removes it again; otherwise it only reads. Never raises: a check that breaks is a check that failed.
+    """
+    from zignet.node import plan_of
+
+    examinations: tuple[tuple[str, Callable[[], Check | Iterable[Check]]], ...] = (
+        ("permission", privileges.capability),
+        ("TUN driver", privileges.driver),
+        ("kernel", privileges.kernel),
+        ("route_localnet", lambda: privileges.settings(config)),
+        ("IPv6", privileges.ipv6),
+        ("surroundings", lambda: surroundings.checks(config, plan_of(config))),
+        ("test interface", lambda: live.checks(config)),
+        ("file descriptors", lambda: privileges.descriptors(config)),
+        ("listen backlog", privileges.backlog),
+        ("other instance", lambda: privileges.instance(config)),
+        ("exits", lambda: upstreams.checks(config)),
+    )
+    found: list[Check] = []
+    for name, examine in examinations:
+        try:
+            result = examine()
+        except Exception as error:  # noqa: BLE001  a doctor that falls ill helps nobody
+            result = fail(name, f"the check itself failed: {error!r}", "please report this")
+        found += [result] if isinstance(result, Check) else result
+    return found
