@@ -192,13 +192,13 @@ class Gateway:
                 if not (flags & SYN and rewrite.outward):
                     if rewrite.watched:
                         rewrite.flow.touched = self.loop.now
-                    if flags & (FIN | RST):
-                        self.table.closing_flags(rewrite.flow, rewrite.outward, flags)
                     self.translate(rewrite, at, l4)
                     if rewrite.outward or rewrite.local:
                         self.put(n)
                     else:
                         rewrite.flow.source.deliver(at, length)
+                    if flags & (FIN | RST):
+                        self.table.closing_flags(rewrite.flow, rewrite.outward, flags)
                     return
         elif protocol == UDP and self.udp is not None and self.udp.datagram(at, length):
             return

@@ -175,13 +175,14 @@ class Mapping(Handler):
 class Relayed(Mapping):
     """A mapping behind a relay: each datagram carries its far end's address, and a connection keeps it alive."""
 
-    __slots__ = ("_attempt", "_plan", "_waiting")
+    __slots__ = ("_attempt", "_plan", "_resolved", "_waiting")
 
     def __init__(
         self, owner: Mappings, key: tuple[Any, ...], first: UdpFlow, sock: SocketType, plan: Associate
     ) -> None:
         super().__init__(owner, key, first, sock)
         self._plan = plan
+        self._resolved: dict[tuple[str, int], UdpFlow] = {}
         self._waiting: list[tuple[bytes, bytes]] | None = []
         self._attempt: Attempt | None = owner.dialler.dial(plan.control, self._stood, self._refused)
 
@@ -245,7 +246,21 @@ class Relayed(Mapping):
         address, port, offset = parsed
         if len(address) != len(next(iter(self.flows.values())).target):
             return
-        super().deliver(udp, sockaddr(address, port), at + offset, n - offset, 0)
+        peer = sockaddr(address, port)
+        flow = self.flows.get(peer) or self._named(peer)
+        super().deliver(udp, peer if flow is None else flow.sockaddr, at + offset, n - offset, 0)
+
+    def _named(self, peer: tuple[str, int]) -> UdpFlow | None:
+        """The flow whose name the exit has resolved to `peer`: its answers come from the address that was asked."""
+        flow = self._resolved.get(peer)
+        if flow is None or flow.mapping is not self:
+            waiting = (
+                f for f in self.flows.values() if f.by_name and not f.answered and f.target_port == peer[1]
+            )
+            flow = next(waiting, None)
+            if flow is not None:
+                self._resolved[peer] = flow
+        return flow
 
     def read_errors(self) -> None:
         """The relay's port is closed: the association has ended."""

@@ -232,7 +232,9 @@ class Table:
     def closing_flags(self, flow: TcpFlow, outward: bool, flags: int) -> None:
         """A FIN or RST went by."""
         flow.fins |= 3 if flags & RST else 1 if outward else 2
-        if flow.fins == 3 and flow.state == State.CLOSING:
+        if flags & RST and flow.state == State.HALF_OPEN:
+            self._abandon(flow)  # the application has given up while its exit was dialled
+        elif flow.fins == 3 and flow.state == State.CLOSING:
             self.closing.discard(flow)
             flow.state = State.CLOSED
             self.closed.add(flow)

@@ -40,7 +40,7 @@ from nat.tun import (
     sync,
 )
 from zignet.cli.errors import Fault, guarded
-from zignet.config import Config, ConfigError, load_config
+from zignet.config import Config, ConfigError, LimitsConfig, load_config
 from zignet.control import Place, handler_for
 from zignet.control.service import ControlService
 from zignet.exits import AnyExit, ExitSetupError, build_exits
@@ -57,8 +57,9 @@ SPARE_DESCRIPTORS = 64
 class Node:
     """A running ZigNet: one TUN, one engine, one control socket."""
 
-    def __init__(self, config: Config, path: Path | None) -> None:
+    def __init__(self, config: Config, path: Path | None, most_flows: int) -> None:
         self.config = config
+        self._most_flows = most_flows  # what the descriptor limit leaves
         self.path = path
         self.state = "starting"
         self.reload_error = ""
@@ -119,7 +120,7 @@ class Node:
             Underlay(config.mark),
             self.rules,
             aliases,
-            settings_of(config),
+            replace(settings_of(config), flows=self._most_flows),
             super_datagrams=bool(self.tun.offload & (Offload.USO4 | Offload.USO6)),
         )
         loopback = config.tun.listener == "loopback"
@@ -290,20 +291,19 @@ def quietly(action: Callable[[], object]) -> None:
         log.error("%s", error)
 
 
-def raise_descriptor_limit(flows: int) -> None:
-    """Two descriptors a flow: as many as may be had."""
+def raise_descriptor_limit(limits: LimitsConfig) -> int:
+    """Two descriptors a TCP flow, at most one a UDP flow. Returns how many TCP flows there can be."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * flows + SPARE_DESCRIPTORS
-    most = hard if hard != resource.RLIM_INFINITY else 1 << 20
-    if most < wanted:
-        try:  # root may raise the hard limit, up to fs.nr_open
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-            return
-        except (ValueError, OSError):
-            log.info(
-                "at most %d flows at once: the descriptor limit is %d", (most - SPARE_DESCRIPTORS) // 2, most
-            )
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, max(wanted, 4096)), hard))
+    wanted = 2 * limits.flows + limits.udp + SPARE_DESCRIPTORS
+    try:  # root may raise the hard limit, up to fs.nr_open
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+    except (ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        most = min(limits.flows, (hard - SPARE_DESCRIPTORS) // 2)
+        if most < limits.flows:
+            log.info("at most %d flows at once, not %d: the descriptor limit is %d", most, limits.flows, hard)
+        return most
+    return limits.flows
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -318,8 +318,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     def start() -> None:
         config = load_config(options.config) if options.config is not None else Config.default()
-        raise_descriptor_limit(config.limits.flows + config.limits.udp)
-        Node(config, options.config).run()
+        signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # a stop while starting takes everything back
+        Node(config, options.config, raise_descriptor_limit(config.limits)).run()
 
     return guarded(start, lambda: options.v > 0)
 

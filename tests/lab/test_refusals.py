@@ -23,7 +23,6 @@ VOID = "198.51.100.250"  # the router swallows it
 @pytest.fixture(scope="module", autouse=True)
 def void(net):
     net.router.netlink(lambda ip: ip.route("add", dst=f"{VOID}/32", type="blackhole"))
-    net.router.sysctl("net.ipv4.neigh.default.mcast_solicit", 1)
     net.router.sysctl("net.ipv4.neigh.origin.mcast_solicit", 1)
 
 

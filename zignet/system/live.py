@@ -111,23 +111,21 @@ def _offload(config: Config, promised: Offload, kept: Offload) -> Check:
 
 
 def _firewall(config: Config, tun: Tun, trial: Trial) -> Check:
+    name, look = "firewall", "see `nft list ruleset` and `iptables -S`"
     loopback = config.tun.listener == "loopback"
     address = LOOPBACK if loopback else trial.address
-    with socket.create_server((address, 0)) as listener:
-        if loopback_answers(tun, trial.alias, address, listener.getsockname()[1]):
-            return ok("firewall", f"a test connection from a TUN reached {address}")
-        if not loopback:
-            detail = f"a test connection from a TUN did not reach its own address: a rule drops input from {tun.name}"
-            return fail(
-                "firewall", detail, f"allow TCP from {config.tun.name} (`nft list ruleset`, `iptables -S`)"
-            )
-    with socket.create_server((trial.address, 0)) as listener:
-        other = loopback_answers(tun, trial.alias, trial.address, listener.getsockname()[1])
-    detail = "a test connection from a TUN to 127.0.0.1 got no answer"
-    if other:
-        why = "a rule drops what reaches 127.0.0.0/8 from another interface than lo; Docker and kube-proxy set such rules"
+    if _reaches(tun, trial, address):
+        return ok(name, f"a test connection from a TUN reached {address}")
+    detail = f"a test connection from a TUN to {address} got no answer: "
+    if loopback and _reaches(tun, trial, trial.address):
+        why = "a rule drops what enters 127.0.0.0/8 from another interface than lo, as Docker's and kube-proxy's do"
         return fail(
-            "firewall", f"{detail}: {why}", "set `tun.listener: tun`, which works here, or remove the rule"
+            name, detail + why, f"set `tun.listener: tun`, which works here, or remove the rule ({look})"
         )
-    detail += ", and neither did one to the TUN's own address: a rule drops all input from unknown interfaces"
-    return fail("firewall", detail, f"allow TCP from {config.tun.name} (`nft list ruleset`, `iptables -S`)")
+    why = "a rule drops input from interfaces that it does not know"
+    return fail(name, detail + why, f"allow TCP input from {config.tun.name} ({look})")
+
+
+def _reaches(tun: Tun, trial: Trial, address: str) -> bool:
+    with socket.create_server((address, 0)) as listener:
+        return loopback_answers(tun, trial.alias, address, listener.getsockname()[1])
