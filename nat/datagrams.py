@@ -46,7 +46,7 @@ class Datagrams:
         """A datagram that no flow carries (or that the quick path could not read)."""
         raw = self._gateway.raw
         key = packet.key()
-        payload = bytes(raw[packet.l4 + 8 : packet.l4 + packet.l4_length])
+        payload = packet.payload()
         segment = self._gateway.segment_size()
         flow = self._udp.flows.get(key)
         if flow is None:
@@ -122,7 +122,7 @@ class Datagrams:
             flow.known_by = "address"
         route = self._choose(flow, name)
         assert route is not None  # the seam's promise: with a name the rules always answer
-        packet = self._gateway.parsed(bytes(self._gateway.header) + held.packet)
+        packet = self._gateway.parsed(bytes(self._gateway.header) + held.packet, quoted=True)
         self._join(flow, route, packet)
         for payload, segment in held.datagrams:
             if flow.mapping is None:

@@ -219,6 +219,7 @@ class Gateway:
         """The packet at `at`, its TCP header at `l4`, gets the other side's addresses, ports and checksums."""
         view = self.view
         checksum: cython.uint
+        size: cython.Py_ssize_t = len(rewrite.new) - 4  # of the two addresses; the ports need not follow at once
         if view[at] >> 4 == 4:
             checksum = complemented((view[at + 10] << 8) | view[at + 11], rewrite.addresses)
             view[at + 10] = checksum >> 8
@@ -227,9 +228,11 @@ class Gateway:
         else:
             at += 8
         if cython.compiled:
-            memcpy(cython.address(view[at]), PyBytes_AS_STRING(rewrite.new), len(rewrite.new))
+            memcpy(cython.address(view[at]), PyBytes_AS_STRING(rewrite.new), size)
+            memcpy(cython.address(view[l4]), PyBytes_AS_STRING(rewrite.new) + size, 4)
         else:
-            self.raw[at : at + len(rewrite.new)] = rewrite.new
+            self.raw[at : at + size] = rewrite.new[:size]
+            self.raw[l4 : l4 + 4] = rewrite.new[size:]
         l4 += 16
         checksum = (view[l4] << 8) | view[l4 + 1]
         if self.header and view[0] & NEEDS_CSUM:
@@ -276,10 +279,13 @@ class Gateway:
         self.raw[:n] = self.no_header + packet
         self.handle(n)
 
-    def parsed(self, read: bytes) -> Packet | None:
-        """A packet that was kept as it was read, back in the buffer and parsed; None if it is malformed."""
+    def parsed(self, read: bytes, quoted: bool = False) -> Packet | None:
+        """A packet that was kept as it was read, back in the buffer and parsed; None if it is malformed.
+
+        `quoted`: only its beginning was kept.
+        """
         self.raw[: len(read)] = read
-        if self.packet.parse(self.header, len(read) - self.header):
+        if self.packet.parse(self.header, len(read) - self.header, False, quoted):
             return None
         return self.packet
 

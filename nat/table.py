@@ -26,7 +26,7 @@ __all__ = ["AliasPool", "Table", "TcpFlow"]
 
 TIME_WAIT_S = 60.0  # of Linux; not tunable there
 CLOSING_S = 60.0  # of silence, while the kernel delivers what it holds
-LINGER_S = 4.0  # for a retransmitted last FIN
+LINGER_S = 2.0  # for a retransmitted last FIN
 HALF_OPEN_S = 130.0  # Linux gives up a SYN after 127 s (tcp_syn_retries = 6)
 FIN, RST = 0x01, 0x04
 
@@ -158,8 +158,7 @@ class Table:
         size = len(source_address)
         if size not in self.listeners:
             return None
-        full = self.count >= self.limit or len(self.half_open) >= self.half_open_limit
-        if full and not self._make_room():
+        if not self._room():
             return None
         listener, port = self.listeners[size]
         pool: AliasPool = self.pools[size]
@@ -270,14 +269,18 @@ class Table:
             self.evicted(flow)
         self.remove(flow)
 
-    def _make_room(self) -> bool:
+    def _room(self) -> bool:
+        """Is there room for one more? Makes it, where it can: never at the cost of an established flow."""
+        over = len(self.closed) + len(self.resting)
+        if over >= self.limit:  # they hold no sockets, but they hold memory
+            self.remove(self.closed.oldest() or self.resting.oldest())
+        if self.count - over < self.limit and len(self.half_open) < self.half_open_limit:
+            return True
         oldest = self.half_open.oldest()
         if oldest is not None:
             self._abandon(oldest)
             return True
-        for queue in (self.closed, self.resting, self.closing):
-            oldest = queue.oldest()
-            if oldest is not None:
-                self.remove(oldest)
-                return True
-        return False
+        oldest = self.closing.oldest()
+        if oldest is not None:
+            self.remove(oldest)
+        return oldest is not None

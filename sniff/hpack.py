@@ -128,7 +128,6 @@ def _codes() -> dict[int, int]:
 
 
 _CODES = _codes()
-_SHORTEST_CODE = 5
 
 
 class HpackError(ValueError):

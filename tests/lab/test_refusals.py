@@ -206,9 +206,8 @@ def test_an_exit_that_dies_under_a_live_flow(net, engine):
         assert end.recv(5) == b"alive"
         proxy.kill()
         proxy.wait()
-        with pytest.raises(ConnectionResetError):
-            end.recv(1)
-            end.recv(1)
+        with contextlib.suppress(ConnectionResetError):  # the proxy's kernel says FIN, or RST if bytes were left
+            assert end.recv(1) == b""
     with elapsed_at_most(SOON_S), pytest.raises(OSError):
         net.host.connect("203.0.113.30", 7)
     assert node.ask("status", "--json")["state"] == "running"

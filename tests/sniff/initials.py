@@ -69,7 +69,7 @@ def initial(
     key, iv, hp = (
         _expand(secret, f"{version.label} {what}", n) for what, n in (("key", 16), ("iv", 12), ("hp", 16))
     )
-    frames = frames.ljust(4, b"\0")
+    frames = frames.ljust(4 - number_size, b"\0")  # as many bytes as the sample needs
     first = 0x80 | fixed_bit << 6 | version.initial << 4 | number_size - 1
     header = (
         bytes([first])

@@ -192,6 +192,11 @@ def test_not_this(datagram):
     assert feed(datagram) is Outcome.NOT_THIS
 
 
+def test_a_packet_just_long_enough_for_a_sample():
+    assert feed(initial(b"\1"), initial(crypto(0, HELLO), number=1)) == FOUND
+    assert feed(initial(b"\1")) is Outcome.NEED_MORE
+
+
 def test_a_packet_too_short_for_a_sample():
     assert feed(b"\xc0\0\0\0\1\x04abcd\0\0\x13" + bytes(19)) is Outcome.NOT_THIS
 

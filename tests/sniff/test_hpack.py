@@ -116,6 +116,10 @@ def test_anything_against_the_oracle(block):
     assert found == expected
 
 
+def test_the_largest_table():
+    assert list(decode_fields(bytes.fromhex("203fe11f82"))) == [(b":method", b"GET")]
+
+
 @pytest.mark.parametrize(
     "block",
     [

@@ -26,7 +26,7 @@ __all__ = [
     "settings",
 ]
 
-CAP_NET_ADMIN = 12  # linux/capability.h
+CAP_NET_ADMIN, CAP_SYS_RESOURCE = 12, 24  # linux/capability.h
 DRIVER = "/dev/net/tun"
 OLDEST = (4, 17)  # rules carry the mark of who made them (FRA_PROTOCOL)
 USO_SINCE = (6, 2)
@@ -39,10 +39,7 @@ NEED_RIGHTS = "run as root, or give CAP_NET_ADMIN (systemd: AmbientCapabilities=
 
 def may_configure() -> bool:
     """This process has CAP_NET_ADMIN."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> CAP_NET_ADMIN & 1)
-    return False
+    return _has(CAP_NET_ADMIN)
 
 
 def capability() -> Check:
@@ -109,7 +106,7 @@ def descriptors(config: Config) -> Check:
     wanted = PER_FLOW * flows + SPARE
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     ceiling = int(Path("/proc/sys/fs/nr_open").read_text())
-    most = ceiling if hard == resource.RLIM_INFINITY or _may_raise_limits() else hard
+    most = ceiling if hard == resource.RLIM_INFINITY or _has(CAP_SYS_RESOURCE) else hard
     if most >= wanted:
         return ok("file descriptors", f"{most:,} for {flows:,} flows")
     detail = f"{most:,} allow {(most - SPARE) // PER_FLOW:,} flows at once, the limits say {flows:,}"
@@ -145,5 +142,9 @@ def instance(config: Config) -> Check:
     return ok(name, "none")
 
 
-def _may_raise_limits() -> bool:
-    return os.geteuid() == 0  # CAP_SYS_RESOURCE, as a rule
+def _has(capability: int) -> bool:
+    """Whether a capability is in force, by its number (capabilities(7))."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> capability & 1)
+    return False

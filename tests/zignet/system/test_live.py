@@ -56,8 +56,8 @@ def test_a_rule_that_drops_all_input_is_told_apart(host, tmp_path, listener):
 
 
 def test_another_block_is_taken_where_the_range_is_in_use(host, config):
-    host.run("ip link add up0 type veth peer name up1".split())
-    host.run("ip link set up0 up".split())
+    host.run(["ip", "link", "add", "up0", "type", "veth", "peer", "name", "up1"])
+    host.run(["ip", "link", "set", "up0", "up"])
     for block in ("100.64.0.0/10", "198.19.0.0/16"):
         assert host.run(["ip", "route", "add", block, "dev", "up0"]).returncode == 0
     assert {check.state for check in checks(host, config).values()} == {State.OK}

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from zignet.config import Config
 from zignet.control import Place
 from zignet.system import State, privileges
 
@@ -91,7 +90,7 @@ def test_descriptors_that_suffice(monkeypatch, config):
 
 def test_descriptors_that_do_not_suffice(monkeypatch, config):
     monkeypatch.setattr(privileges.resource, "getrlimit", lambda _: (1024, 4096))
-    monkeypatch.setattr(privileges.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(privileges, "_has", lambda capability: False)
     check = privileges.descriptors(config)
     assert check.state == State.WARN
     assert "2,016 flows at once" in check.detail

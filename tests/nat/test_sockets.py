@@ -1,0 +1,52 @@
+"""The sockets that leave this host: their marks, their devices, and what happens when the kernel refuses."""
+
+import os
+import socket
+from contextlib import closing
+
+import pytest
+
+from nat.sockets import Underlay, family_of, sockaddr, text_of
+
+pytestmark = pytest.mark.packet_path
+
+KINDS = [
+    ("tcp", socket.SOCK_STREAM, socket.AF_INET),
+    ("tcp", socket.SOCK_STREAM, socket.AF_INET6),
+    ("udp", socket.SOCK_DGRAM, socket.AF_INET),
+    ("udp", socket.SOCK_DGRAM, socket.AF_INET6),
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "family"), KINDS)
+def test_plain_sockets_do_not_block_and_are_not_inherited(name, kind, family):
+    with closing(getattr(Underlay(), name)(int(family))) as made:
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == kind
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_DOMAIN) == family
+        assert not os.get_blocking(made.fileno())
+        assert not os.get_inheritable(made.fileno())
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["tcp", "udp", "icmp"])
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_every_socket_carries_the_mark_and_the_device(name, family):
+    with closing(getattr(Underlay(0x5A), name)(int(family), "lo")) as made:
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_MARK) == 0x5A
+        device = made.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
+        assert device.rstrip(b"\0") == b"lo"
+
+
+def test_a_device_that_is_not_there_is_an_error_and_leaves_no_socket(no_leak):
+    with pytest.raises(OSError, match="No such device"):
+        Underlay().tcp(int(socket.AF_INET), "no-such-if")
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::7", "::"])
+def test_addresses(address):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    raw = socket.inet_pton(family, address)
+    assert family_of(raw) == family
+    assert text_of(raw) == address
+    assert sockaddr(raw, 53) == (address, 53)
