@@ -7,4 +7,6 @@ import pytest
 
 def pytest_runtest_setup(item):
     if item.get_closest_marker("root") and os.geteuid() != 0:
-        pytest.fail("needs root and network namespaces; leave such tests out with -m 'not root'", pytrace=False)
+        pytest.fail(
+            "needs root and network namespaces; leave such tests out with -m 'not root'", pytrace=False
+        )

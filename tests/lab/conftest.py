@@ -44,7 +44,7 @@ def directories(net):
     return new
 
 
-@pytest.fixture()
+@pytest.fixture
 def engine(net, directories):
     """Starts engines in the host, one after the other; the test's end stops the last."""
     started = []

@@ -19,7 +19,7 @@ def eventually(condition, seconds=5.0):
         time.sleep(0.02)
 
 
-@pytest.fixture()
+@pytest.fixture
 def traffic(net):
     """A connection that is kept busy; what it ends with is in `errors`."""
     stop = threading.Event()

@@ -59,7 +59,9 @@ def test_short_connections_do_not_stall_when_ports_come_round(net, engine, exit_
 
 def syn(source, target, port):
     """An IPv4 SYN; the kernel fills in the header's checksum, we ours."""
-    head = struct.pack(">HHIIBBHHH", random.randrange(1024, 65536), port, random.getrandbits(32), 0, 0x50, 2, 64240, 0, 0)
+    head = struct.pack(
+        ">HHIIBBHHH", random.randrange(1024, 65536), port, random.getrandbits(32), 0, 0x50, 2, 64240, 0, 0
+    )
     pseudo = source + target + struct.pack(">BBH", 0, 6, len(head))
     total = sum(struct.unpack(f">{len(pseudo + head) // 2}H", pseudo + head))
     total = (total & 0xFFFF) + (total >> 16)
@@ -68,11 +70,16 @@ def syn(source, target, port):
     return struct.pack(">BBHHHBBH4s4s", 0x45, 0, 40, 0, 0, 64, 6, 0, source, target) + tcp
 
 
-@pytest.mark.parametrize("routes", [["MATCH,direct"], ["DOMAIN,any.example,tokyo", "MATCH,direct"]], ids=["decided", "undecided"])
+@pytest.mark.parametrize(
+    "routes", [["MATCH,direct"], ["DOMAIN,any.example,tokyo", "MATCH,direct"]], ids=["decided", "undecided"]
+)
 def test_a_syn_flood_spares_the_living(net, engine, curl, routes):
     node = engine(routes)
     target = socket.inet_aton("203.0.113.30")
-    with net.host.connect("203.0.113.30", 7) as live, net.host.socket(kind=socket.SOCK_RAW, protocol=255) as raw:
+    with (
+        net.host.connect("203.0.113.30", 7) as live,
+        net.host.socket(kind=socket.SOCK_RAW, protocol=255) as raw,
+    ):
         live.sendall(b"before")
         assert live.recv(6) == b"before"
         for number in range(SYNS):
@@ -96,7 +103,10 @@ def test_garbage_is_dropped(net, engine, curl):
         with net.host.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as raw:
             raw.bind(("zig0", kind))
             for _ in range(GARBAGE):
-                packet = bytearray(whole[: generator.randrange(len(whole) + 1)] + generator.randbytes(generator.randrange(80)))
+                packet = bytearray(
+                    whole[: generator.randrange(len(whole) + 1)]
+                    + generator.randbytes(generator.randrange(80))
+                )
                 for _ in range(generator.randrange(4)):
                     if packet:
                         packet[generator.randrange(len(packet))] = generator.randrange(256)

@@ -147,7 +147,7 @@ def trickles(end):
         end.sendall(data)
 
 
-@pytest.fixture()
+@pytest.fixture
 def misbehaving(net):
     """Starts an exit in `office` that treats every connection in its own way; gives its configuration."""
     listeners = []
@@ -206,7 +206,9 @@ def test_an_exit_that_dies_under_a_live_flow(net, engine):
         assert end.recv(5) == b"alive"
         proxy.kill()
         proxy.wait()
-        with contextlib.suppress(ConnectionResetError):  # the proxy's kernel says FIN, or RST if bytes were left
+        with contextlib.suppress(
+            ConnectionResetError
+        ):  # the proxy's kernel says FIN, or RST if bytes were left
             assert end.recv(1) == b""
     with elapsed_at_most(SOON_S), pytest.raises(OSError):
         net.host.connect("203.0.113.30", 7)

@@ -35,7 +35,7 @@ def node(net, directories, config):
         yield running
 
 
-@pytest.fixture()
+@pytest.fixture
 def tcp(net, node):
     """Connects in the host."""
     made = []
@@ -58,7 +58,9 @@ def tcp(net, node):
         pytest.param(["-4", "https://news.example/"], OFFICE, "https", id="https, http proxy"),
         pytest.param(["-6", "https://news.example/"], OFFICE6, "https", id="https, http proxy, IPv6"),
         pytest.param(["-4", "http://news.example/"], OFFICE, "http", id="http by Host"),
-        pytest.param(["-4", "--http2-prior-knowledge", "http://news.example/"], OFFICE, "h2", id="h2 by :authority"),
+        pytest.param(
+            ["-4", "--http2-prior-knowledge", "http://news.example/"], OFFICE, "h2", id="h2 by :authority"
+        ),
         pytest.param(["-4", "https://plain.example/"], HOST, "https", id="direct by address"),
         pytest.param(["-6", "http://plain.example/"], HOST6, "http", id="direct by address, IPv6"),
         pytest.param(["-4", "https://other.example/"], TOKYO, "https", id="socks5 with password"),
@@ -154,7 +156,9 @@ def test_udp_trains_arrive_whole(net, node, host):
     assert heard == sorted([bytes((number,)) * 1000 for number in range(20)] + [b"tail"])
 
 
-@pytest.mark.parametrize("options", [[], ["-R"], ["-P", "4"], ["-u", "-b", "50M"]], ids=["up", "down", "four", "udp"])
+@pytest.mark.parametrize(
+    "options", [[], ["-R"], ["-P", "4"], ["-u", "-b", "50M"]], ids=["up", "down", "four", "udp"]
+)
 @pytest.mark.parametrize("host", [DIRECT, BY_TOKYO], ids=["direct", "socks5"])
 def test_iperf3(net, node, host, options):
     server = net.origin.popen(["iperf3", "-s", "-1", "-B", host, "-p", "5201"], stdout=-3, stderr=-3)
@@ -187,7 +191,9 @@ def exactly(end, size):
 
 
 EVERY_EXIT = pytest.mark.parametrize(
-    "host", [DIRECT, DIRECT6, BY_TOKYO, "203.0.113.50", BY_NAME], ids=["direct", "v6", "socks5", "locked", "undecided"]
+    "host",
+    [DIRECT, DIRECT6, BY_TOKYO, "203.0.113.50", BY_NAME],
+    ids=["direct", "v6", "socks5", "locked", "undecided"],
 )
 
 

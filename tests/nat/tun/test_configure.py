@@ -427,3 +427,10 @@ def test_a_helper_that_cannot_run_is_an_error_of_ours(monkeypatch, plan):
     monkeypatch.setattr(configure.sys, "executable", "/no/such/python")
     with pytest.raises(TunError, match="No such file"):
         survey(plan)
+
+
+def test_the_node_never_loads_pyroute2(bare):
+    assert (
+        bare.python("import sys, nat.tun; print('pyroute2' in sys.modules, 'asyncio' in sys.modules)")
+        == "False False\n"
+    )
