@@ -319,6 +319,8 @@ class Stream:
     def finish(self) -> cython.bint:
         """Our end of file, all of it delivered: half-close the other side, or end; False: relay over."""
         sink: Stream = self.other
+        if self.relay.failing:
+            return False  # a socket that was reset reads as ended: no FIN may go ahead of our RST
         if self.pipe is not None:
             self.relay.pipes.give_back(self.pipe)
             self.pipe = None

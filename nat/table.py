@@ -28,6 +28,7 @@ TIME_WAIT_S = 60.0  # of Linux; not tunable there
 CLOSING_S = 60.0  # of silence, while the kernel delivers what it holds
 LINGER_S = 2.0  # for a retransmitted last FIN
 HALF_OPEN_S = 130.0  # Linux gives up a SYN after 127 s (tcp_syn_retries = 6)
+NEAR = 1 << 15  # aliases that one port cannot use up within TIME_WAIT; in a smaller block every pair rests
 FIN, RST = 0x01, 0x04
 
 
@@ -80,7 +81,7 @@ class AliasPool:
     def soon_again(self, port: int, index: int) -> bool:
         """Would a busy port come to this alias before the kernel has forgotten the pair?"""
         ahead = (index - self.next[port]) % self.usable
-        return ahead < self.usable // 2
+        return ahead < NEAR
 
 
 @cython.cclass

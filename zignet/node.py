@@ -29,6 +29,7 @@ from nat.sockets import Underlay
 from nat.table import AliasPool
 from nat.tun import (
     AddressWatch,
+    Applied,
     Offload,
     Plan,
     TunError,
@@ -63,6 +64,7 @@ class Node:
         self.path = path
         self.state = "starting"
         self.reload_error = ""
+        self._notes: set[str] = set()
         self.ipv6 = True
         self.exits: dict[str, AnyExit] = build_exits(config)
         self.rules: Rules = build_rules(config, self.exits)
@@ -93,7 +95,7 @@ class Node:
             self.engine = self._engine()
             if not given:
                 self._probe_listener()
-                apply(self.plan)
+                self._note(apply(self.plan))
             self._serve(place)
         finally:
             if not given:
@@ -104,9 +106,15 @@ class Node:
         """Addresses first, traffic last: no packet of an application meets a half-made engine."""
         applied = apply(replace(self.plan, capture=False))
         self.ipv6 = applied.ipv6
-        for note in applied.notes:
-            log.info("%s", note)
+        self._note(applied)
         probe_offload(self.tun)
+
+    def _note(self, applied: Applied) -> None:
+        """What the person should know of the set-up, once."""
+        for note in applied.notes:
+            if note not in self._notes:
+                log.info("%s", note)
+                self._notes.add(note)
 
     def _engine(self) -> Engine:
         config = self.config

@@ -77,6 +77,13 @@ class Host:
             if each["index"] != self.index:
                 yield each.get("local") or each.get("address"), each["index"]
 
+    def other_blocks(self, version: int) -> Iterator[str]:
+        """The on-link networks of every interface but the device."""
+        for each in self._ip.get_addr(family=FAMILIES[version]):
+            if each["index"] != self.index:
+                address = each.get("local") or each.get("address")
+                yield str(ip_interface(f"{address}/{each['prefixlen']}").network)
+
     def overlaps(self) -> list[str]:
         """A sentence for each of our blocks that another interface has a route or an address in."""
         ours = [*self.plan.ranges]

@@ -169,8 +169,11 @@ class Network:
 
     def _apply_all_rules(self) -> None:
         for version in self.host.versions:
-            others = [address for address, _ in self.host.other_addresses(version)]
-            rules = wanted(self.plan, version, others) if version in self.carried else frozenset()
+            rules = (
+                wanted(self.plan, version, self.host.other_blocks(version))
+                if version in self.carried
+                else frozenset()
+            )
             self._apply_rules(version, rules)
 
     def _apply_rules(self, version: int, rules: frozenset[Rule]) -> None:

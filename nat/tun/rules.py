@@ -4,7 +4,8 @@ A packet meets them in this order (`ip rule`); the first line that decides ends 
 
     8500  iif zig0               goto 8540   what comes out of the device never goes back into it
     8505  to BYPASS              goto 8540   blocks of the configuration, multicast, link-local, broadcast
-    8510  from OWN ADDRESS       goto 8540   replies of services here, old connections, bound sockets
+    8510  from OWN BLOCK         goto 8540   replies of services here, old connections, bound sockets; and what is
+                                             forwarded for a neighbour (a container, a LAN): not this host's traffic
     8520  lookup main, but not its default   what is nearer than the default route: the LAN, other tunnels
     8530  not fwmark M           lookup T    the rest enters zig0, but for our own sockets
     8540  nop                                from here on everything is as if ZigNet were not there
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from nat.tun.plan import Plan
 
@@ -68,16 +69,16 @@ class Rule:
     shortest: int = -1  # ignore routes of this prefix length and shorter; -1: none
 
 
-def wanted(plan: Plan, version: int, own_addresses: Iterable[str]) -> frozenset[Rule]:
+def wanted(plan: Plan, version: int, own_blocks: Iterable[str]) -> frozenset[Rule]:
     """The rules of one IP version, none where the plan does not capture it.
 
-    `own_addresses` are those of all other interfaces; loopback and link-local ones need no rule.
+    `own_blocks` are the on-link networks of all other interfaces; loopback and link-local ones need no rule.
     """
     if not plan.capture or plan.address(version) is None:
         return frozenset()
     bypass = [block for block in plan.bypass if ip_network(block).version == version]
-    addresses = [address for each in own_addresses if (address := ip_address(each)).version == version]
-    own = {str(ip_network(address)) for address in addresses if needs_rule(address)}
+    blocks = [block for each in own_blocks if (block := ip_network(each)).version == version]
+    own = {str(block) for block in blocks if needs_rule(block)}
     return frozenset(
         [
             Rule(Priority.INSIDE, interface=plan.name),
@@ -108,6 +109,6 @@ def is_default(block: str) -> bool:
     return network.prefixlen <= DEFAULT_LENGTH[network.version]
 
 
-def needs_rule(address: IPv4Address | IPv6Address) -> bool:
-    """An address of this host that packets may come from; loopback and link-local ones never meet the rules."""
-    return not (address.is_loopback or address.is_link_local)
+def needs_rule(block: IPv4Network | IPv6Network) -> bool:
+    """Addresses that packets may come from; loopback and link-local ones never meet the rules."""
+    return not (block.is_loopback or block.is_link_local)

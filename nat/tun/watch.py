@@ -7,7 +7,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from ipaddress import ip_address
+from ipaddress import ip_network
 from typing import NamedTuple
 
 from nat.tun.rules import ALL, OWNER, needs_rule
@@ -104,7 +104,7 @@ class AddressWatch:
             return False
         attributes = dict(_attributes(message.body[IFADDR.size :]))
         value = attributes.get(IFA_LOCAL) or attributes.get(IFA_ADDRESS, b"")
-        if len(value) not in (4, 16) or not needs_rule(ip_address(value)):
+        if len(value) not in (4, 16) or not needs_rule(ip_network(value)):
             return False
         address = (index, value)
         if message.kind == RTM_DELADDR:

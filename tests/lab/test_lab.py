@@ -11,12 +11,18 @@ import pytest
 from cryptography import x509
 
 from zignet.lab.certificates import Authority
-from zignet.lab.internet import HOST, OFFICE, TOKYO
+from zignet.lab.internet import HOST, OFFICE, OFFICE6, TOKYO, TOKYO6
 from zignet.lab.namespace import Namespace, join, sweep
 
 pytestmark = pytest.mark.root
 
 RUN_DIR = Path("/run/netns")
+LONG_RUN = """
+from zignet.lab.namespace import Namespace
+inside = Namespace("long")
+print(inside.name, flush=True)
+inside.run(["sleep", "60"], 90)
+"""
 
 
 def test_a_namespace_is_its_own(tmp_path):
@@ -57,8 +63,7 @@ def test_only_the_namespaces_own_variables_are_set():
 
 
 def test_a_killed_run_is_swept_by_the_next():
-    program = "from zignet.lab.namespace import Namespace as N; n = N('lost'); print(n.name, flush=True); n.run(['sleep', '60'], 90)"
-    run = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen([sys.executable, "-c", LONG_RUN], stdout=subprocess.PIPE, text=True)
     name = run.stdout.readline().strip()
     time.sleep(0.2)
     run.send_signal(signal.SIGKILL)
@@ -71,8 +76,7 @@ def test_a_killed_run_is_swept_by_the_next():
 
 
 def test_a_terminated_run_leaves_nothing(tmp_path):
-    program = "from zignet.lab.namespace import Namespace as N; n = N('polite'); print(n.name, flush=True); n.run(['sleep', '60'], 90)"
-    run = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen([sys.executable, "-c", LONG_RUN], stdout=subprocess.PIPE, text=True)
     name = run.stdout.readline().strip()
     run.send_signal(signal.SIGINT)
     run.wait()
@@ -92,18 +96,19 @@ def test_certificates_name_their_site(tmp_path):
 @pytest.mark.parametrize(
     ("proxy", "seen"),
     [
-        ([], HOST),
-        (["-x", f"socks5://{TOKYO}:1080"], TOKYO),
-        (["-x", f"socks5h://{TOKYO}:1080"], TOKYO),
-        (["-x", f"socks5://{TOKYO}:1081", "--proxy-user", "me:pa:ss word"], TOKYO),
-        (["-x", f"http://{OFFICE}:3128"], OFFICE),
-        (["-p", "-x", f"http://{OFFICE}:3129", "--proxy-user", "me:pa:ss word"], OFFICE),
+        ([], [HOST]),
+        (["-x", f"socks5://{TOKYO}:1080"], [TOKYO, TOKYO6]),
+        (["-x", f"socks5h://{TOKYO}:1080"], [TOKYO, TOKYO6]),
+        (["-x", f"socks5://{TOKYO}:1081", "--proxy-user", "me:pa:ss word"], [TOKYO]),
+        (["-x", f"http://{OFFICE}:3128"], [OFFICE, OFFICE6]),
+        (["-p", "-x", f"http://{OFFICE}:3129", "--proxy-user", "me:pa:ss word"], [OFFICE, OFFICE6]),
     ],
 )
 @pytest.mark.parametrize("url", ["https://video.example/", "https://news.example/"])
 def test_the_little_internet_without_an_engine(net, curl, proxy, seen, url):
     page = curl("-4", *proxy, url)
-    assert (page["client"], page["name"]) == (seen, url.split("/")[2])
+    assert page["client"] in seen  # a proxy that is given the name may choose IPv6
+    assert page["name"] == url.split("/")[2]
 
 
 @pytest.mark.parametrize(

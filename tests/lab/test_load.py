@@ -6,6 +6,7 @@ import random
 import socket
 import struct
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_many_flows_at_once_and_none_cross_wired(net, engine, exit_):
 def test_short_connections_do_not_stall_when_ports_come_round(net, engine, exit_):
     engine([f"MATCH,{exit_}"])
     ports = "20000 20199"
-    usual = net.host.call(lambda: open("/proc/sys/net/ipv4/ip_local_port_range").read())
+    usual = net.host.call(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text)
     net.host.sysctl("net.ipv4.ip_local_port_range", ports)
     try:
         hosts = ["203.0.113.10", "203.0.113.20"]
@@ -59,9 +60,8 @@ def test_short_connections_do_not_stall_when_ports_come_round(net, engine, exit_
 
 def syn(source, target, port):
     """An IPv4 SYN; the kernel fills in the header's checksum, we ours."""
-    head = struct.pack(
-        ">HHIIBBHHH", random.randrange(1024, 65536), port, random.getrandbits(32), 0, 0x50, 2, 64240, 0, 0
-    )
+    source_port, sequence = random.randrange(1024, 65536), random.getrandbits(32)
+    head = struct.pack(">HHIIBBHHH", source_port, port, sequence, 0, 0x50, 2, 64240, 0, 0)
     pseudo = source + target + struct.pack(">BBH", 0, 6, len(head))
     total = sum(struct.unpack(f">{len(pseudo + head) // 2}H", pseudo + head))
     total = (total & 0xFFFF) + (total >> 16)
@@ -83,7 +83,7 @@ def test_a_syn_flood_spares_the_living(net, engine, curl, routes):
         live.sendall(b"before")
         assert live.recv(6) == b"before"
         for number in range(SYNS):
-            raw.sendto(syn(os.urandom(4)[:1] + os.urandom(3), target, 4444), ("203.0.113.30", 0))
+            raw.sendto(syn(os.urandom(4), target, 4444), ("203.0.113.30", 0))
             if number % 1000 == 0:
                 live.sendall(b"during")
                 assert live.recv(6) == b"during"
@@ -103,10 +103,8 @@ def test_garbage_is_dropped(net, engine, curl):
         with net.host.socket(socket.AF_PACKET, socket.SOCK_DGRAM) as raw:
             raw.bind(("zig0", kind))
             for _ in range(GARBAGE):
-                packet = bytearray(
-                    whole[: generator.randrange(len(whole) + 1)]
-                    + generator.randbytes(generator.randrange(80))
-                )
+                cut = whole[: generator.randrange(len(whole) + 1)]
+                packet = bytearray(cut + generator.randbytes(generator.randrange(80)))
                 for _ in range(generator.randrange(4)):
                     if packet:
                         packet[generator.randrange(len(packet))] = generator.randrange(256)

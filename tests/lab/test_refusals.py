@@ -48,7 +48,7 @@ def elapsed_at_most(seconds):
 )
 def test_connect_tells_why(net, engine, exit_, host, error):
     engine([f"MATCH,{exit_}"])
-    with elapsed_at_most(8), pytest.raises(OSError) as caught:
+    with elapsed_at_most(8), pytest.raises(OSError) as caught:  # noqa: PT011
         net.host.connect(host, 81, timeout_s=8)
     assert caught.value.errno == error
 
@@ -62,14 +62,14 @@ def test_silence_is_silence(net, engine, exit_):
 
 def test_an_http_proxy_that_cannot_connect(net, engine):
     engine(["MATCH,office"])
-    with elapsed_at_most(SOON_S), pytest.raises(OSError):
+    with elapsed_at_most(SOON_S), pytest.raises(OSError):  # noqa: PT011
         net.host.connect("203.0.113.30", 81)
 
 
 @pytest.mark.parametrize("exit_", ["down", "wrong"])
 def test_an_exit_that_is_down_or_refuses_us_fails_at_once(net, engine, exit_):
     node = engine([f"MATCH,{exit_}"])
-    with elapsed_at_most(SOON_S), pytest.raises(OSError) as caught:
+    with elapsed_at_most(SOON_S), pytest.raises(OSError) as caught:  # noqa: PT011
         net.host.connect("203.0.113.30", 80)
     assert not isinstance(caught.value, TimeoutError)
     (flow,) = [flow for flow in node.flows() if flow["protocol"] == "tcp"]
@@ -95,7 +95,7 @@ def test_blocked(net, engine):
             end.settimeout(SOON_S)
             end.connect((host, 7))
             end.send(b"x")
-            with pytest.raises(OSError) as caught:
+            with pytest.raises(OSError) as caught:  # noqa: PT011
                 end.recv(1)
             assert caught.value.errno in (errno.EACCES, errno.EHOSTUNREACH, errno.ECONNREFUSED)
 
@@ -180,7 +180,7 @@ def misbehaving(net):
 @pytest.mark.parametrize("behave", [silent, resets, closes, speaks_nonsense])
 def test_an_exit_that_breaks_the_handshake(net, engine, misbehaving, behave):
     node = engine(["DST-PORT,7,odd", "MATCH,direct"], "timeouts: {dial: 1}\n", exits=misbehaving(behave))
-    with elapsed_at_most(SOON_S), pytest.raises(OSError):
+    with elapsed_at_most(SOON_S), pytest.raises(OSError):  # noqa: PT011
         net.host.connect("203.0.113.30", 7)
     assert [flow["error"] for flow in node.flows() if flow["exit"] == "odd"] != [None]
     with net.host.connect("203.0.113.30", 25) as other:  # nobody else suffers
@@ -206,10 +206,8 @@ def test_an_exit_that_dies_under_a_live_flow(net, engine):
         assert end.recv(5) == b"alive"
         proxy.kill()
         proxy.wait()
-        with contextlib.suppress(
-            ConnectionResetError
-        ):  # the proxy's kernel says FIN, or RST if bytes were left
+        with contextlib.suppress(ConnectionResetError):  # its kernel says FIN, or RST if bytes were left
             assert end.recv(1) == b""
-    with elapsed_at_most(SOON_S), pytest.raises(OSError):
+    with elapsed_at_most(SOON_S), pytest.raises(OSError):  # noqa: PT011
         net.host.connect("203.0.113.30", 7)
     assert node.ask("status", "--json")["state"] == "running"

@@ -5,6 +5,7 @@ import socket
 import ssl
 import struct
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -178,7 +179,7 @@ def wait_for_listener(namespace, port):
     while not any(
         needle in line and " 0A " in line
         for path in ("/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6")
-        for line in namespace.call(lambda path=path: open(path).readlines())
+        for line in namespace.call(Path(path).read_text).splitlines()
     ):
         pass
 

@@ -68,7 +68,7 @@ def upstream(request, net):
 def wait_until_it_works(net, port):
     """Both listen before they are able to carry something."""
     key = [] if port % 2 == 0 else ["--proxy-user", f"{USER}:{PASSWORD}"]
-    ask = ["curl", "-sS4", "-x", f"socks5h://{TOKYO}:{port}", *key, "http://plain.example/"]
+    ask = ["curl", "-sS4", "-x", f"socks5://{TOKYO}:{port}", *key, "http://plain.example/"]
     deadline = time.monotonic() + 10
     while (done := net.tokyo.run(ask)).returncode:
         assert time.monotonic() < deadline, done.stderr

@@ -169,10 +169,11 @@ class ZigNet(Engine):
     @classmethod
     def version(cls) -> str:
         """Of the package, and whether the packet path is compiled."""
+        import zignet
         from nat import packet
 
         how = "interpreted" if packet.__file__.endswith(".py") else "compiled"
-        return f"{importlib.metadata.version('zignet')} {how}"
+        return f"{zignet.__version__} {how}"
 
     def command(self) -> list[str]:
         """With a configuration in a file."""

@@ -187,18 +187,18 @@ def test_the_next_start_repairs_what_kill_9_left(host, plan):
     assert host.way(host.far4) == "up0"  # what is left is harmless
 
     again = "ip route add default via 192.0.2.1 proto static"
-    move = f"ip addr del {{}}/24 dev up0; ip addr add {{}}/24 dev up0; {again}"
-    host.shell(move.format("192.0.2.2", "192.0.2.3"))
+    move = f"ip addr del {{}} dev up0; ip addr add {{}} dev up0; {again}"
+    host.shell(move.format("192.0.2.2/24", "192.0.2.3/25"))
     tun = host.open()
     (note,) = host.call(apply, replace(plan, table=8000)).notes
     assert "rules of an earlier run" in note
     rules = host.shell("ip rule")
-    assert "192.0.2.3 " in rules
-    assert "192.0.2.2 " not in rules
+    assert "192.0.2.0/25 " in rules
+    assert "192.0.2.0/24 " not in rules
     assert "7649" not in rules
     host.call(remove, replace(plan, table=8000))
     tun.close()
-    host.shell(move.format("192.0.2.3", "192.0.2.2"))
+    host.shell(move.format("192.0.2.3/25", "192.0.2.2/24"))
     assert sorted(host.state().splitlines()) == sorted(before.splitlines())
 
 
@@ -228,15 +228,15 @@ def test_sync_follows_the_addresses_of_the_host(host, plan):
     host.open()
     host.call(apply, plan)
     host.shell(
-        "ip addr add 192.0.2.50/24 dev up0; ip addr add 2001:db8:1::50/64 dev up0;"
+        "ip addr add 198.51.100.50/25 dev up0; ip addr add 2001:db8:f::50/64 dev up0;"
         "ip addr del 2001:db8:1::2/64 dev up0"
     )
     host.call(sync, plan)
     four, six = host.lines("-4 rule"), host.lines("-6 rule")
-    assert "8510: from 192.0.2.50 goto 8540 proto 90" in four
-    assert "8510: from 192.0.2.2 goto 8540 proto 90" in four
+    assert "8510: from 198.51.100.0/25 goto 8540 proto 90" in four
+    assert "8510: from 192.0.2.0/24 goto 8540 proto 90" in four
     assert [line for line in six if line.startswith("8510")] == [
-        "8510: from 2001:db8:1::50 goto 8540 proto 90"
+        "8510: from 2001:db8:f::/64 goto 8540 proto 90"
     ]
 
 
