@@ -71,6 +71,10 @@ class Arrival(Handler):
         if self._sniffer is not None:
             self._decide("")
 
+    def fail(self, error: str) -> None:
+        """End the flow with a reset, as a relay would."""
+        self._give_up(error)
+
     def abort(self) -> None:
         """A fault in this code: the flow fails."""
         self._give_up("internal error")

@@ -20,6 +20,7 @@ from nat.sockets import Underlay, family_of, sockaddr
 __all__ = ["Attempt", "Dialler", "reason_of"]
 
 CHUNK = 4096  # bytes read at a time from a proxy that shakes hands
+HANG_UP = 0x2010  # EPOLLRDHUP | EPOLLHUP
 
 REASONS = {
     errno.ECONNREFUSED: Reason.REFUSED,
@@ -45,7 +46,18 @@ def reason_of(code: int) -> Reason:
 class Attempt(Handler):
     """One way out, under way."""
 
-    __slots__ = ("_dialler", "_failed", "_plan", "_stood", "_talking", "_won", "readable", "sock", "touched")
+    __slots__ = (
+        "_dialler",
+        "_failed",
+        "_hung_up",
+        "_plan",
+        "_stood",
+        "_talking",
+        "_won",
+        "readable",
+        "sock",
+        "touched",
+    )
 
     def __init__(
         self,
@@ -59,6 +71,7 @@ class Attempt(Handler):
         self._stood = stood
         self._failed = failed
         self._talking = False
+        self._hung_up = False  # the far end has sent a FIN: a short read does not mean empty
         self._won = False  # the socket waits for its taker: what arrives is his
         self.readable = False  # bytes may wait in the socket for whoever takes it over
         self.sock: SocketType | None = None
@@ -98,6 +111,8 @@ class Attempt(Handler):
             return
         if mask & READ:
             self.readable = True
+            if mask & HANG_UP:
+                self._hung_up = True
         if self._won:
             return
         if not self._talking:
@@ -138,7 +153,7 @@ class Attempt(Handler):
             if step.done:
                 self._done(step.rest)
                 return
-            if len(data) < CHUNK:
+            if len(data) < CHUNK and not self._hung_up:
                 self.readable = False
                 return
 

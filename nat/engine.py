@@ -15,7 +15,7 @@ from nat import craft
 from nat.datagrams import Datagrams
 from nat.dial import Dialler
 from nat.exit import Chooser
-from nat.flow import Flow
+from nat.flow import Flow, State
 from nat.fragments import Reassembler
 from nat.gateway import Gateway
 from nat.header import Protocol
@@ -137,6 +137,9 @@ class Engine:
         for flow in list(self.table):
             if flow.relay is not None:
                 flow.relay.fail("ZigNet stops")
+            elif flow.state <= State.HALF_OPEN:
+                flow.error = "ZigNet stops"
+                self.table.evicted(flow)
         for udp_flow in list(self.udp.flows.values()):
             self.udp.remove(udp_flow)
         for listener in self.listeners:

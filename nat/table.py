@@ -41,7 +41,7 @@ class TcpFlow(Flow):
     reverse: bytes
     forth: Any  # the Rewrite application → listener
     back: Any  # the Rewrite listener → application
-    relay: Any  # the Relay that owns it while ESTABLISHED
+    relay: Any  # the Arrival, then the Relay, that owns it while ESTABLISHED
     dial: Any  # the Attempt under way, or the exit's socket that waits for the accept
     alias: int  # index in the pool
     isn: int  # initial sequence number of its SYN: tells a retransmission from a new flow

@@ -199,7 +199,7 @@ class Tcp:
         self.table.establish(flow)
         dial, flow.dial = flow.dial, None
         if dial is None:
-            arrival = Arrival(self, flow, sock)
+            flow.relay = arrival = Arrival(self, flow, sock)
             self.loop.watch(sock.fileno(), arrival, READ | EDGE)
             return
         attempt, rest = dial
@@ -260,6 +260,7 @@ class Tcp:
 
     def give_up(self, flow: TcpFlow, sock: SocketType, error: str, *, quietly: bool = False) -> None:
         """An accepted flow that gets no relay."""
+        flow.relay = None
         flow.error = error
         if quietly:
             self.loop.close(sock)

@@ -325,6 +325,7 @@ class Origin:
         except BlockingIOError:
             return None
         accepted.settimeout(5)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return accepted
 
     def close(self) -> None:
