@@ -23,7 +23,9 @@ HANG_UP_OR_ERROR = 0x18  # EPOLLHUP | EPOLLERR
 class Arrival(Handler):
     """Sniffs, chooses, dials; then the relay takes over. What it read goes to the exit untouched."""
 
-    __slots__ = ("_attempt", "_eof", "_flow", "_sniffer", "_sock", "_tcp", "touched")
+    __slots__ = ("_attempt", "_flow", "_sniffer", "_sock", "_tcp", "touched")
+
+    up = down = 0  # as a relay's: nothing was passed on yet
 
     def __init__(self, tcp: Tcp, flow: TcpFlow, sock: SocketType) -> None:
         self._tcp = tcp

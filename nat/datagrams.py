@@ -84,7 +84,8 @@ class Datagrams:
         for start in range(0, max(len(payload), 1), step):
             piece = bytes(payload[start : start + step])
             if len(held.datagrams) >= HELD_DATAGRAMS or held.size + len(piece) > HELD_BYTES:
-                self._gateway.dropped["udp: held too long"] += 1
+                held.datagrams += self._rest(payload, start, step)
+                self._decide(held, "")  # no handshake that we know is that long
                 return
             held.datagrams.append((piece, 0))
             held.size += len(piece)

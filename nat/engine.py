@@ -133,7 +133,8 @@ class Engine:
         )
 
     def close(self) -> None:
-        """End all flows with a reset, and close every socket."""
+        """Read no more, end all flows with a reset, and close every socket."""
+        self.loop.forget(self.tun.fileno())
         for flow in list(self.table):
             if flow.relay is not None:
                 flow.relay.fail("ZigNet stops")

@@ -92,7 +92,7 @@ class Mapping(Handler):
                 if len(flow.target) == 4
                 else (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, control_int.pack(flow.hop_limit))
             )
-        for _ in range(2):
+        for again in (True, False):
             try:
                 if control:
                     self.sock.sendmsg((payload,), control, 0, flow.sockaddr)
@@ -104,10 +104,11 @@ class Mapping(Handler):
                 if error.errno in (errno.EINVAL, errno.EMSGSIZE, errno.EIO) and segment:
                     self.one_by_one(flow, payload, segment)
                 elif error.errno in (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EPROTO):
-                    self.read_errors()  # of an earlier datagram; if it is of this one there is none to read
-                    if error.errno == errno.ECONNREFUSED:
+                    self.read_errors()  # of an earlier datagram, whose error kept this one from being sent
+                    if again:
                         continue
-                    self.owner.unreachable(flow, payload, error.errno)
+                    if error.errno != errno.ECONNREFUSED:
+                        self.owner.unreachable(flow, payload, error.errno)
                 else:
                     self.owner.dropped[f"udp: {os.strerror(error.errno or 0)}"] += 1
             return
@@ -121,6 +122,8 @@ class Mapping(Handler):
         """Answers, or errors."""
         if mask & 0x8:  # EPOLLERR
             self.read_errors()
+            if not self.flows:
+                return
         udp = self.owner.udp
         room = self.owner.room
         for _ in range(RECEIVES_PER_EVENT):
@@ -135,7 +138,7 @@ class Mapping(Handler):
                 if level == SOL_UDP and kind == UDP_GRO:
                     segment = control_int.unpack_from(data)[0]
             self.deliver(udp, peer[:2], ROOM, n, segment)
-            if self.sock.fileno() < 0:
+            if not self.flows:  # it has failed meanwhile
                 return
 
     def deliver(self, udp: Udp, peer: tuple[str, int], at: int, n: int, segment: int) -> None:
@@ -228,10 +231,13 @@ class Relayed(Mapping):
             self.fail(f"the exit's relay cannot be reached: {error.strerror}")
             return
         assert attempt.sock is not None
-        self.owner.loop.hand_over(attempt.sock.fileno(), Lifeline(self, attempt.sock))
+        lifeline = Lifeline(self, attempt.sock)
+        self.owner.loop.hand_over(attempt.sock.fileno(), lifeline)
         waiting, self._waiting = self._waiting or [], None
         for header, payload in waiting:
             self._put(header, payload)
+        if attempt.readable:  # its edge has gone by: perhaps the exit has closed already
+            lifeline.on_event(READ)
 
     def _refused(self, reason: Reason, message: str) -> None:
         self._attempt = None

@@ -168,7 +168,7 @@ class Udp:
     ) -> UdpFlow | None:
         """A new flow, without a mapping yet; None when there is no room."""
         if len(self.flows) >= self.limit:
-            oldest = self.one_way.oldest()
+            oldest = self.one_way.oldest() or self.dns.oldest() or self.steady.oldest()
             if oldest is None:
                 return None
             oldest.error = "too many flows"

@@ -352,9 +352,7 @@ def refusing(header):
     return device, Gateway(None, device)
 
 
-@pytest.mark.parametrize(
-    ("header", "gso_type", "disabled"), [(10, 1, 1), (10, 4, 1), (10, 0, 0), (0, 0, 0)]
-)
+@pytest.mark.parametrize(("header", "gso_type", "disabled"), [(10, 1, 1), (10, 4, 1), (10, 0, 0), (0, 0, 0)])
 def test_a_refused_super_packet_switches_offload_off(header, gso_type, disabled):
     device, gateway = refusing(header)
     packet = bytes(FAMILIES["v4"]() / TCP(sport=1, dport=2) / bytes(3000))

@@ -7,7 +7,6 @@ with a real socket: that is the connection that the kernel would have made of th
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import struct
@@ -149,7 +148,9 @@ class Way:
         return Dial(packed(self.to[0]), self.to[1], shake)
 
     def udp(self) -> Any:
-        return self.refusal if self.refusal is not None else self.datagrams
+        if self.refusal is not None:
+            return self.refusal
+        return self.datagrams() if callable(self.datagrams) else self.datagrams
 
 
 BLOCK = Way("block", refusal=Refusal(Reason.PROHIBITED, "a rule"))
@@ -223,7 +224,8 @@ class World:
 
     def answer(self, seconds: float = 10.0) -> Written:
         """The next packet that the engine writes, however long it takes."""
-        return self.loop.until(self.device.take, seconds)
+        written: Written = self.loop.until(self.device.take, seconds)
+        return written
 
     def flow(self) -> Any:
         """The only live flow."""
@@ -268,7 +270,7 @@ def transport_at(packet: Scapy) -> int:
     """Where the transport header starts, by scapy's account."""
     layer = packet
     at = 0
-    while layer.name not in ("TCP", "UDP", "ICMP") and not layer.name.startswith("ICMPv6"):
+    while not str(layer.name).startswith(("TCP", "UDP", "ICMP")):
         at += len(layer) - len(layer.payload)
         layer = layer.payload
     return at
@@ -277,13 +279,11 @@ def transport_at(packet: Scapy) -> int:
 def sums_right(raw: bytes) -> bool:
     """Whether scapy computes every checksum of a packet just as it stands there."""
     packet = IP(raw) if raw[0] >> 4 == 4 else IPv6(raw)
-    layer = packet
-    while layer:
+    layer: Scapy = packet
+    while layer and layer.name not in ("IP in ICMP", "IPv6 in ICMPv6", "Raw"):  # a quote is as it was sent
         for name in ("chksum", "cksum"):
             if name in layer.fields:
                 delattr(layer, name)
-        if layer.name in ("IP in ICMP", "IPv6 in ICMPv6", "Raw"):
-            break  # a quote is as it was sent
         layer = layer.payload
     return bytes(packet) == raw
 
@@ -335,7 +335,8 @@ class Origin:
 def closed_port(host: str = "127.0.0.1") -> tuple[str, int]:
     """An address where nobody listens."""
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as one:
-        return one.getsockname()[:2]
+        address: tuple[str, int] = one.getsockname()[:2]
+        return address
 
 
 def udp_server(host: str = "127.0.0.1") -> socket.socket:
@@ -355,12 +356,14 @@ def received(sock: socket.socket, size: int = 1 << 16) -> Any:
 
 def read_some(sock: socket.socket, size: int = 1 << 16) -> bytes | None:
     """What a socket holds now: None for nothing, b"" at its end. A reset is raised."""
+    patience = sock.gettimeout()
+    sock.setblocking(False)
     try:
-        return sock.recv(size, socket.MSG_DONTWAIT)
-    except OSError as error:
-        if error.errno == errno.EAGAIN:
-            return None
-        raise
+        return sock.recv(size)
+    except BlockingIOError:
+        return None
+    finally:
+        sock.settimeout(patience)
 
 
 def descriptors() -> int:

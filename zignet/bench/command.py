@@ -19,6 +19,7 @@ from zignet.bench.world import World
 
 __all__ = ["bench", "run"]
 
+PLAIN_WIDTH = 120  # columns, where there is no terminal to ask
 QUICK = Plan(seconds=1.0, connections=4_000, then=500, flows=500, rounds=1, pings=800)
 
 
@@ -129,7 +130,8 @@ def bench(
     if as_json_:
         typer.echo(json.dumps(as_json(results, plan, mtu), indent=2))
     else:
-        tables(results, Console())
+        console = Console()
+        tables(results, console if console.is_terminal else Console(width=PLAIN_WIDTH))
     if plot_ is not None:
         try:
             plot(results, plot_)

@@ -21,7 +21,7 @@ BASE = "zignet"  # ratios are to this engine where it ran
 TABLES = {
     "throughput": ("up1", "down1", "up10", "down10", "cpu", "udp", "udp_lost"),
     "connections and latency": ("conn", "conn_failed", "stalled", "tcp50", "tcp99", "icmp50", "icmp99"),
-    "memory and idle flows": ("start", "per_flow", "crossed", "lost_flows"),
+    "memory and idle flows": ("start", "per_flow", "flows", "crossed", "lost_flows"),
 }
 PICTURED = ("up1", "down1", "up10", "down10", "conn", "udp", "tcp50", "per_flow")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ OUTSIDE = "198.51.100.1"  # the exit's address as origins see it
 SOCKS_PORT = 1080
 ORIGINS = [f"198.51.100.{last}" for last in range(2, 18)]
 UPLINK = "eth0"  # of the host
-SOURCE_PORTS = "20000 23999"  # the host's: few, so that they come round while the old ones are remembered
+PORT_RANGE = "net.ipv4.ip_local_port_range"
+FEW_PORTS = "20000 23999"
+MANY_PORTS = "1024 65535"
 LOAD_TIMEOUT_S = 120.0
+SPARE_DESCRIPTORS = 200
 
 
 class World:
@@ -27,7 +32,7 @@ class World:
 
     def __init__(self) -> None:
         sweep()
-        more_descriptors()
+        self.most_flows = (more_descriptors() - SPARE_DESCRIPTORS) // 2  # a proxy needs two for each
         self._directory = tempfile.TemporaryDirectory(prefix="zn-bench-")
         self.directory = Path(self._directory.name)
         self.namespaces: list[Namespace] = []
@@ -49,7 +54,7 @@ class World:
         self.host.route("default", EXIT)
         self.origin.route("default", OUTSIDE)
         self.exit.sysctl("net.ipv4.ip_forward", 1)
-        self.host.sysctl("net.ipv4.ip_local_port_range", SOURCE_PORTS)
+        self.host.sysctl(PORT_RANGE, MANY_PORTS)
         start_module(self.origin, "zignet.bench.origin", "small")
         start_module(self.origin, "zignet.bench.origin", "bulk")
         self.proxy = start_module(self.exit, "zignet.lab.proxy", EXIT, str(SOCKS_PORT))
@@ -59,6 +64,15 @@ class World:
         namespace = Namespace(role)
         self.namespaces.append(namespace)
         return namespace
+
+    @contextlib.contextmanager
+    def few_source_ports(self) -> Iterator[None]:
+        """So few that they come round while the old connections are still remembered."""
+        self.host.sysctl(PORT_RANGE, FEW_PORTS)
+        try:
+            yield
+        finally:
+            self.host.sysctl(PORT_RANGE, MANY_PORTS)
 
     def load(self, name: str, **arguments: Any) -> dict[str, Any]:
         """Run a load in the host and give its result. Raises RuntimeError with what it said when it fails."""

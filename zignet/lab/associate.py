@@ -64,20 +64,16 @@ class Association(Handler):
                 return
             except OSError:
                 continue
-            header = b""
-            run: list[memoryview] = []
-            for start in range(0, len(view), max(size, 1)):
-                piece = view[start : start + size]
-                length = HEADER.get(piece[3], 0) if len(piece) > 4 and piece[2] == 0 else 0
-                if length == 0 or len(piece) < length:
-                    continue  # a fragment, a name or nonsense
-                if run and (piece[:length] != header or len(run) == MAX_TRAIN):
+            start, end = 0, len(view)
+            while start < end:
+                length = HEADER.get(view[start + 3], 0) if end - start > 4 and view[start + 2] == 0 else 0
+                header = bytes(view[start : start + length])
+                run: list[memoryview] = []
+                while start < end and len(run) < MAX_TRAIN and self.data.startswith(header, start, end):
+                    run.append(view[start + length : start + size])
+                    start += size
+                if length and len(header) == length:  # else a fragment, a name or nonsense
                     self.send(header, run)
-                    run = []
-                header = bytes(piece[:length])
-                run.append(piece[length:])
-            if run:
-                self.send(header, run)
 
     def abort(self) -> None:
         """A fault of the proxy's own."""

@@ -247,14 +247,16 @@ def start_module(namespace: Namespace, module: str, *arguments: str) -> subproce
     return child
 
 
-def more_descriptors() -> None:
-    """Allow as many open files as 10,000 flows need in one process; children inherit it."""
+def more_descriptors() -> int:
+    """Allow many open files in one process, as far as we may; children inherit it. Gives the limit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = max(most, DESCRIPTORS)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-    except (ValueError, PermissionError):
+    except (ValueError, PermissionError):  # no CAP_SYS_RESOURCE
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        return most
+    return wanted
 
 
 def sweep() -> list[str]:

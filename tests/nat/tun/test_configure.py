@@ -434,3 +434,15 @@ def test_the_node_never_loads_pyroute2(bare):
         bare.python("import sys, nat.tun; print('pyroute2' in sys.modules, 'asyncio' in sys.modules)")
         == "False False\n"
     )
+
+
+def test_connections_over_the_device_are_not_paced(host, plan):
+    """Both ends are on this host; a paced sender would only wake up more often."""
+    host.open()
+    host.call(apply, plan)
+    for family in ("-4", "-6"):
+        routes = [
+            line for line in host.lines(f"{family} route show table all proto 90") if "dev zig0" in line
+        ]
+        assert routes
+        assert all("congctl reno" in line for line in routes)
