@@ -219,7 +219,7 @@ class Gateway:
         """The packet at `at`, its TCP header at `l4`, gets the other side's addresses, ports and checksums."""
         view = self.view
         checksum: cython.uint
-        size: cython.Py_ssize_t = len(rewrite.new) - 4  # of the two addresses; the ports need not follow at once
+        size: cython.Py_ssize_t = len(rewrite.new) - 4  # of both addresses; the ports may lie further on
         if view[at] >> 4 == 4:
             checksum = complemented((view[at + 10] << 8) | view[at + 11], rewrite.addresses)
             view[at + 10] = checksum >> 8

@@ -87,7 +87,7 @@ class Loop:
         self.ready = []
         self.closing = []
         self.expiries = []
-        self.running = False
+        self.running = True  # a stop that comes before the first turn counts
         self.wake_reader, self.wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.epoll.register(self.wake_reader, READ)
 
@@ -155,7 +155,6 @@ class Loop:
 
     def run(self) -> None:
         """Turn until `stop`. An exception in a handler ends that handler's turn, is logged, and nothing else."""
-        self.running = True
         poll = self.epoll.poll
         monotonic = time.monotonic
         self.now = monotonic()

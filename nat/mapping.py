@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from socket import SocketType
 from typing import Any
 
@@ -36,6 +37,8 @@ RECEIVES_PER_EVENT = 16
 CONTROL = socket.CMSG_SPACE(4)
 ERROR_CONTROL = 512
 STRANGERS = 256  # senders that the source has never written to, remembered per mapping
+MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of older kernels; newer ones take 128
+MAX_SENT = 65_507  # bytes of one sendmsg
 WAITING_DATAGRAMS = 32  # until a relay stands
 DEFAULT_HOPS = 64
 RECEIVE_BUFFER = 1 << 20
@@ -203,24 +206,35 @@ class Relayed(Mapping):
             attempt.cancel()
 
     def send(self, flow: UdpFlow, payload: memoryview, segment: int) -> None:
-        """Each datagram by itself: each has a header of its own."""
+        """Each datagram gets a header of its own; those of a super-datagram go in as few calls as the kernel allows."""
         step = segment or max(len(payload), 1)
-        for start in range(0, max(len(payload), 1), step):
-            piece = payload[start : start + step]
-            if self._waiting is None:
-                self._put(flow.header, piece)
-            elif len(self._waiting) < WAITING_DATAGRAMS:
-                self._waiting.append((flow.header, bytes(piece)))
-            else:
-                self.owner.dropped["udp: the exit is not there yet"] += 1
+        pieces = [payload[start : start + step] for start in range(0, max(len(payload), 1), step)]
+        if self._waiting is None:
+            size = len(flow.header) + step
+            most = max(1, min(MAX_SEGMENTS, MAX_SENT // size))
+            for start in range(0, len(pieces), most):
+                self._put(flow.header, pieces[start : start + most], size)
+        else:
+            room = WAITING_DATAGRAMS - len(self._waiting)
+            self._waiting += [(flow.header, bytes(piece)) for piece in pieces[:room]]
+            if len(pieces) > room:
+                self.owner.dropped["udp: the exit is not there yet"] += len(pieces) - room
 
-    def _put(self, header: bytes, payload: bytes | memoryview) -> None:
+    def _put(self, header: bytes, pieces: Sequence[bytes | memoryview], size: int) -> None:
+        """Send datagrams of the same flow, of `size` bytes each with the header; the last may be shorter."""
+        control = [(SOL_UDP, UDP_SEGMENT, control_u16.pack(size))] if len(pieces) > 1 else []
         try:
-            self.sock.sendmsg((header, payload))
+            self.sock.sendmsg([part for piece in pieces for part in (header, piece)], control)
         except BlockingIOError:
-            self.owner.dropped["udp: the exit takes no more"] += 1
+            self.owner.dropped["udp: the exit takes no more"] += len(pieces)
         except OSError as error:
-            self.owner.dropped[f"udp: {os.strerror(error.errno or 0)}"] += 1
+            if control:  # no UDP_SEGMENT here, or larger than the path takes
+                for piece in pieces:
+                    self._put(header, [piece], size)
+            elif error.errno == errno.ECONNREFUSED:
+                self.owner.loop.soon(lambda: self.fail("the exit's relay has closed its port"))
+            else:
+                self.owner.dropped[f"udp: {os.strerror(error.errno or 0)}"] += 1
 
     def _stood(self, attempt: Attempt, rest: bytes) -> None:
         handshake: Any = self._plan.control.handshake
@@ -235,7 +249,7 @@ class Relayed(Mapping):
         self.owner.loop.hand_over(attempt.sock.fileno(), lifeline)
         waiting, self._waiting = self._waiting or [], None
         for header, payload in waiting:
-            self._put(header, payload)
+            self._put(header, [payload], 0)
         if attempt.readable:  # its edge has gone by: perhaps the exit has closed already
             lifeline.on_event(READ)
 
@@ -244,7 +258,13 @@ class Relayed(Mapping):
         self.owner.loop.soon(lambda: self.fail(message))
 
     def deliver(self, udp: Udp, peer: tuple[str, int], at: int, n: int, segment: int) -> None:
-        """Unwrap what the relay passes on."""
+        """Unwrap what the relay passes on, datagram by datagram, in order: headers are written over the one before."""
+        if segment and segment < n:
+            for start in range(at, at + n, segment):
+                self.deliver(udp, peer, start, min(segment, at + n - start), 0)
+                if not self.flows:
+                    return
+            return
         parsed = self._plan.encapsulate.parse(self.owner.room_memory[at : at + n])
         if parsed is None:
             self.owner.dropped["udp: malformed datagram from the exit"] += 1
@@ -336,6 +356,7 @@ class Mappings:
     def _made(self, key: tuple[Any, ...], flow: UdpFlow, plan: UdpDirect | Associate, family: int) -> Mapping:
         if isinstance(plan, Associate):
             sock = self.underlay.udp(family_of(plan.control.address), plan.control.device)
+            self._merge(sock)
             mapping: Mapping = Relayed(self, key, flow, sock, plan)
         else:
             sock = self.underlay.udp(family, plan.device)
@@ -343,14 +364,18 @@ class Mappings:
                 (socket.IPPROTO_IP, IP_RECVERR) if family == AF_INET else (socket.IPPROTO_IPV6, IPV6_RECVERR)
             )
             sock.setsockopt(level, option, 1)
-            try:
-                sock.setsockopt(SOL_UDP, UDP_GRO, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-            except OSError:
-                pass  # before Linux 5.0: one datagram a receive
+            self._merge(sock)
             mapping = Mapping(self, key, flow, sock)
         self.loop.watch(sock.fileno(), mapping, READ)
         return mapping
+
+    def _merge(self, sock: SocketType) -> None:
+        """Receive many datagrams at once."""
+        try:
+            sock.setsockopt(SOL_UDP, UDP_GRO, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        except OSError:
+            pass  # before Linux 5.0: one datagram a receive
 
     def forget(self, mapping: Mapping) -> None:
         """It has closed."""

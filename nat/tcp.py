@@ -34,7 +34,7 @@ __all__ = ["Tcp"]
 
 log = logging.getLogger("zignet.tcp")
 
-SYN, RST, ACK = 0x02, 0x04, 0x10
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
 UNREACHABLE = {
     Reason.HOST_UNREACHABLE: craft.Unreachable.HOST,
@@ -77,6 +77,9 @@ class Tcp:
                 self._stray(packet)
             else:  # IP options or extension headers kept it off the quick path
                 self.gateway.pass_on(rewrite, packet.start, packet.length, packet.l4)
+                if packet.tcp_flags & (FIN | RST):
+                    flow = rewrite.flow
+                    self.table.closing_flags(flow, rewrite is flow.forth, packet.tcp_flags)
             return
         flow = self.table.get(key)
         if flow is not None:

@@ -12,6 +12,7 @@ from scapy.layers.inet6 import (
     IPerror6,
     IPv6,
 )
+from scapy.utils import checksum
 
 from nat.exit import Reason, Refusal
 from nat.icmp import ECHOES
@@ -88,11 +89,13 @@ def test_block_prohibits(family):
         ]
 
 
-@families
-def test_pings_at_once_are_bounded(family):
+def test_pings_at_once_are_bounded():
+    raw = bytearray(bytes(ping("v4"))[:28])
     with world(Rules(NO_ICMP)) as lab:
         for identifier in range(ECHOES + 20):
-            lab.device.put(ping(family, identifier=identifier))
+            raw[2:4], raw[10:12], raw[24:26] = b"\0\x1c", b"\0\0", identifier.to_bytes(2, "big")
+            raw[10:12] = checksum(bytes(raw[:20])).to_bytes(2, "big")
+            lab.device.put(bytes(raw))
             lab.loop.turn()
             lab.device.take()
         assert len(lab.engine.icmp.flows) == ECHOES

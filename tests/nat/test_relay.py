@@ -142,7 +142,7 @@ def test_every_byte_both_ways(bench, size):
     assert not bench.owner.ended
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     up=st.integers(0, 600_000),
     down=st.integers(0, 600_000),
