@@ -192,6 +192,7 @@ class Loop:
                     self.sweep(queue)
             if self.closing:
                 self.close_all()
+        self.running = True  # for the next run
 
     def sweep(self, queue: Expiry) -> None:
         """End what is due in one queue."""

@@ -243,3 +243,14 @@ def test_dispose_leaves_no_descriptor(no_leak):
     loop.close(ours)
     theirs.close()
     loop.dispose()
+
+
+def test_a_stop_before_the_first_turn_is_obeyed_once():
+    loop = Loop()
+    turns: list[int] = []
+    loop.stop()
+    loop.run()  # returns at once
+    loop.soon(lambda: (turns.append(1), loop.stop()))
+    loop.run()
+    loop.dispose()
+    assert turns == [1]
