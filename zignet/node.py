@@ -134,7 +134,15 @@ class Node:
         loopback = config.tun.listener == "loopback"
         engine.listen(b"\x7f\x00\x00\x01" if loopback else config.tun.address.packed)
         if self.ipv6:  # no loopback here: there is no route_localnet for IPv6
-            engine.listen(config.tun.address6.packed)
+            try:
+                engine.listen(config.tun.address6.packed)
+            except OSError as error:
+                if config.tun.descriptor is None:
+                    raise
+                log.info(
+                    "IPv6 is not carried: %s is not on %s (%s)", config.tun.address6, self.tun.name, error
+                )
+                self.ipv6 = False
         engine.gateway.gone = self._gone
         return engine
 
