@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nat import craft
 from nat.exit import Chooser, Reason, Refusal, Route
+from nat.flow import Source
 from nat.gateway import Gateway
 from nat.loop import Loop
 from nat.packet import Packet
@@ -42,8 +43,8 @@ class Datagrams:
         self._held: dict[UdpFlow, Held] = {}
         self._waiting = loop.expiry(settings.sniff_s, self._silent)
 
-    def first(self, packet: Packet) -> None:
-        """A datagram that no flow carries (or that the quick path could not read)."""
+    def first(self, packet: Packet, source: Source) -> None:
+        """A datagram from `source` that no flow carries (or that the quick path could not read)."""
         raw = self._gateway.raw
         key = packet.key()
         payload = packet.payload()
@@ -51,7 +52,7 @@ class Datagrams:
         flow = self._udp.flows.get(key)
         if flow is None:
             opened = self._udp.open(
-                self._gateway,
+                source,
                 key,
                 packet.source(),
                 packet.source_port,

@@ -113,11 +113,11 @@ class Engine:
             return
         protocol = packet.protocol
         if protocol == Protocol.TCP:
-            self.tcp.segment(packet)
+            self.tcp.segment(packet, gateway)
         elif protocol == Protocol.UDP:
-            self.datagrams.first(packet)
+            self.datagrams.first(packet, gateway)
         elif protocol == (Protocol.ICMP if packet.version == 4 else Protocol.ICMPV6):
-            self.icmp.message(packet)
+            self.icmp.message(packet, gateway)
         else:
             self.dropped[f"protocol {protocol}"] += 1
             gateway.send(craft.unreachable(packet, craft.Unreachable.PROHIBITED))

@@ -14,7 +14,7 @@ import struct
 from nat import craft
 from nat.checksum import finish, sum16
 from nat.exit import Chooser, Refusal, Route, Target, UdpDirect
-from nat.flow import Flow, State
+from nat.flow import Flow, Source, State
 from nat.gateway import Gateway
 from nat.header import Icmp4, Icmp6, Protocol
 from nat.loop import READ, Handler, Loop
@@ -37,13 +37,15 @@ ICMP6_FILTER = 1  # linux/icmpv6.h: the same, 256 bits
 ERRORS4 = frozenset((Icmp4.UNREACHABLE, Icmp4.TIME_EXCEEDED, Icmp4.PARAMETER))
 control_int = struct.Struct("=i")
 
+EchoKey = tuple[Source, bytes, int, bytes]  # source, its address, its identifier, the target
+
 
 class EchoFlow(Flow):
     """One ping: a source, an identifier, a target."""
 
     __slots__ = ("identifier", "key")
 
-    key: tuple[bytes, int, bytes]
+    key: EchoKey
     identifier: int  # ours, on the outside
 
 
@@ -115,7 +117,7 @@ class Icmp:
         self._underlay = underlay
         self._tally = tally
         self.chooser: Chooser
-        self.flows: dict[tuple[bytes, int, bytes], EchoFlow] = {}
+        self.flows: dict[EchoKey, EchoFlow] = {}
         self._by_identifier: dict[tuple[int, int], EchoFlow] = {}
         self._next = 1
         self._idle = loop.expiry(IDLE_S, self._remove)
@@ -123,12 +125,12 @@ class Icmp:
         self._quoted = bytearray(2048)
         self._view = Packet(self._quoted)
 
-    def message(self, packet: Packet) -> None:
-        """An ICMP or ICMPv6 packet from the source."""
+    def message(self, packet: Packet, source: Source) -> None:
+        """An ICMP or ICMPv6 packet from `source`."""
         v4 = packet.version == 4
         kind = packet.icmp_type
         if kind == (Icmp4.ECHO if v4 else Icmp6.ECHO):
-            self._echo(packet)
+            self._echo(packet, source)
         elif kind in ERRORS4 if v4 else kind <= Icmp6.PARAMETER:
             self._error(packet)
         else:
@@ -136,9 +138,8 @@ class Icmp:
 
     # --- echo
 
-    def _echo(self, packet: Packet) -> None:
-        identifier = packet.source_port
-        key = (packet.source(), identifier, packet.target())
+    def _echo(self, packet: Packet, source: Source) -> None:
+        key = (source, packet.source(), packet.source_port, packet.target())
         flow = self.flows.get(key)
         if flow is None:
             flow = self._open(key, packet)
@@ -149,20 +150,20 @@ class Icmp:
         flow.up += len(data)
         if flow.identifier < 0:
             flow.down += len(data)
-            self._gateway.send(craft.echo_reply(packet))
+            source.send(craft.echo_reply(packet))
             return
         rest = bytes(packet.buffer[packet.payload_at - 2 : packet.payload_at])
         v4 = packet.version == 4
         self._send(flow, _message(v4, flow.identifier.to_bytes(2, "big") + rest + data), packet)
 
-    def _open(self, key: tuple[bytes, int, bytes], packet: Packet) -> EchoFlow | None:
-        source, identifier, target = key
+    def _open(self, key: EchoKey, packet: Packet) -> EchoFlow | None:
+        source, address, identifier, target = key
         protocol = Protocol.ICMP if packet.version == 4 else Protocol.ICMPV6
-        route = self.chooser.choose(int(protocol), source, 0, target, 0, "")
+        route = self.chooser.choose(int(protocol), address, 0, target, 0, "")
         assert route is not None  # the seam's promise: with "" the rules always answer
         if len(self.flows) >= ECHOES:
             self._remove(next(iter(self.flows.values())))
-        flow = EchoFlow(self._gateway, int(protocol), source, identifier, target, 0, self._loop.now)
+        flow = EchoFlow(source, int(protocol), address, identifier, target, 0, self._loop.now)
         flow.route = route
         flow.state = State.ESTABLISHED
         flow.key = key
@@ -170,7 +171,7 @@ class Icmp:
         if isinstance(route.exit.tcp(Target(target, 0)), Refusal):
             flow.error = "refused by the rules"
             flow.ended = self._loop.now
-            self._gateway.send(craft.unreachable(packet, craft.Unreachable.PROHIBITED))
+            source.send(craft.unreachable(packet, craft.Unreachable.PROHIBITED))
             self._tally.ended(flow)
             return None
         if self._leaves(route, packet):
@@ -209,7 +210,7 @@ class Icmp:
             raw.send(message, flow.target, packet.hop_limit)
         except OSError as error:
             flow.error = error.strerror or ""
-            self._gateway.send(craft.unreachable(packet, craft.Unreachable.NET))
+            flow.source.send(craft.unreachable(packet, craft.Unreachable.NET))
 
     def _remove(self, flow: EchoFlow) -> None:
         self._idle.discard(flow)
@@ -244,7 +245,7 @@ class Icmp:
             flow.touched = self._loop.now
             flow.down += len(message) - 8
             sequence = int.from_bytes(message[6:8], "big")
-            flow.source.send(craft.echo(sender, flow.source_address, flow.key[1], sequence, message[8:]))
+            flow.source.send(craft.echo(sender, flow.source_address, flow.source_port, sequence, message[8:]))
             return
         quoted = message[8:]
         if len(quoted) > len(self._quoted):
@@ -259,7 +260,7 @@ class Icmp:
         rest = int.from_bytes(message[4:8], "big")
         body = _message(
             version == 4,
-            flow.key[1].to_bytes(2, "big") + quoted[inner.payload_at - 2 : inner.start + inner.length],
+            flow.source_port.to_bytes(2, "big") + quoted[inner.payload_at - 2 : inner.start + inner.length],
         )
         sent = craft.ip_packet(flow.source_address, flow.target, flow.protocol, body)
         flow.source.send(craft.icmp_error(kind, code, rest, sender, flow.source_address, quoted=sent))

@@ -20,7 +20,7 @@ from nat import craft
 from nat.arrival import Arrival
 from nat.dial import Attempt, Dialler
 from nat.exit import Chooser, Reason, Refusal, Route, Target
-from nat.flow import State
+from nat.flow import Source, State
 from nat.gateway import Gateway
 from nat.loop import EDGE, READ, Loop
 from nat.packet import Packet
@@ -68,13 +68,13 @@ class Tcp:
 
     # --- packets
 
-    def segment(self, packet: Packet) -> None:
-        """A TCP packet that the gateway did not know, or the SYN of a flow that it knows."""
+    def segment(self, packet: Packet, source: Source) -> None:
+        """A TCP packet from `source` that the gateway did not know, or the SYN of a flow that it knows."""
         key = packet.key()
         if packet.tcp_flags & (SYN | ACK | RST) != SYN:
             rewrite = self.gateway.rewrites.get(key)
             if rewrite is None:
-                self._stray(packet)
+                self._stray(packet, source)
             else:  # IP options or extension headers kept it off the quick path
                 self.gateway.pass_on(rewrite, packet.start, packet.length, packet.l4)
                 if packet.tcp_flags & (FIN | RST):
@@ -89,7 +89,7 @@ class Tcp:
                 return
             self._replace(flow)
         flow = self.table.open(
-            self.gateway,
+            source,
             key,
             packet.source(),
             packet.source_port,
@@ -103,9 +103,9 @@ class Tcp:
             return
         self._admit(flow, packet)
 
-    def _stray(self, packet: Packet) -> None:
+    def _stray(self, packet: Packet, source: Source) -> None:
         self.gateway.dropped["tcp: segment without a flow"] += 1
-        self.gateway.send(craft.tcp_reset(packet))
+        source.send(craft.tcp_reset(packet))
 
     def _pass(self, flow: TcpFlow, packet: Packet) -> None:
         self.gateway.pass_on(flow.forth, packet.start, packet.length, packet.l4)
