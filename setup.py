@@ -23,17 +23,18 @@ COMPILED = [
 ]
 
 
-def extension(module: str) -> Extension:
-    """An extension that the installation does without when it cannot be built."""
-    path = module.replace(".", "/") + ".py"
-    return Extension(module, [path], optional=True, extra_compile_args=["-O2", "-g0"])
-
-
-setup(
-    ext_modules=cythonize(
-        [extension(module) for module in COMPILED],
-        build_dir="build/cython",
-        compiler_directives={"language_level": 3},
-        show_all_warnings=False,
-    )
+extensions = cythonize(
+    [
+        Extension(module, [module.replace(".", "/") + ".py"], extra_compile_args=["-O2", "-g0"])
+        for module in COMPILED
+    ],
+    build_dir="build/cython",
+    compiler_directives={"language_level": 3},
+    show_all_warnings=False,
 )
+for extension in extensions:
+    extension.optional = (
+        True  # the installation does without what cannot be built; cythonize drops this if set before
+    )
+
+setup(ext_modules=extensions)
