@@ -16,13 +16,12 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nat.engine import Engine
-from nat.exit import Chooser
 from nat.loop import READ, Handler, Loop
 from nat.settings import Settings
 from nat.sockets import Underlay
@@ -53,6 +52,7 @@ __all__ = ["Node", "main"]
 log = logging.getLogger("zignet")
 
 SPARE_DESCRIPTORS = 64
+LOOK_AGAIN_S = 0.05  # for a reload that takes a while
 
 
 class Node:
@@ -209,19 +209,29 @@ class Node:
 
     def _hang_up(self) -> None:
         notify("RELOADING=1")
-        self.reload()
+        self._go_on(self.reload())
+
+    def _go_on(self, steps: Iterator[None]) -> None:
+        for _ in steps:
+            self.loop.call_later(LOOK_AGAIN_S, lambda: self._go_on(steps))
+            return
         notify("READY=1")
 
-    def reload(self) -> str:
-        """Read the configuration again: rules and exits change, live flows stay. The error, or ""."""
-        try:
-            config = load_config(self.path) if self.path is not None else Config.default()
-            exits = build_exits(config)
-            rules = build_rules(config, exits)
-        except (ConfigError, RuleError, ExitSetupError, OSError) as error:
-            self.reload_error = str(error)
-            log.error("the configuration was not reloaded, the old one stays in force:\n%s", error)
+    def reload(self) -> Generator[None, None, str]:
+        """Read the configuration again: rules and exits change, live flows stay. Returns the error, or "".
+
+        A thread reads, because a long list takes a second, and because the name of a proxy is resolved through
+        this very loop. To be iterated over now and then, until it is done.
+        """
+        loading = Loading(self.path)
+        loading.start()
+        while loading.is_alive():
+            yield
+        if loading.loaded is None:
+            self.reload_error = loading.error
+            log.error("the configuration was not reloaded, the old one stays in force:\n%s", loading.error)
             return self.reload_error
+        config, self.exits, self.rules = loading.loaded
         fixed = [
             name
             for name in ("state_dir", "tun", "proxy", "limits", "sniff", "timeouts", "mark", "table")
@@ -230,13 +240,30 @@ class Node:
         if fixed:
             log.warning("reloaded, but for %s: these need a restart", ", ".join(fixed))
         self.config = replace(self.config, routes=config.routes, exits=config.exits)
-        self.exits, self.rules = exits, rules
-        chooser: Chooser = rules
-        self.engine.choose_with(chooser)
+        self.engine.choose_with(self.rules)
         self.loaded = self.loop.now
         self.reload_error = ""
-        log.info("reloaded: %d rules", len(rules))
+        log.info("reloaded: %d rules", len(self.rules))
         return ""
+
+
+class Loading(threading.Thread):
+    """Reads a configuration beside the packet loop: `loaded`, or `error`."""
+
+    def __init__(self, path: Path | None) -> None:
+        super().__init__(daemon=True)
+        self._path = path
+        self.loaded: tuple[Config, dict[str, AnyExit], Rules] | None = None
+        self.error = "internal error"
+
+    def run(self) -> None:
+        """In the thread."""
+        try:
+            config = load_config(self._path) if self._path is not None else Config.default()
+            exits = build_exits(config)
+            self.loaded = config, exits, build_rules(config, exits)
+        except (ConfigError, RuleError, ExitSetupError, OSError) as error:
+            self.error = str(error)
 
 
 class Addresses(Handler):

@@ -136,9 +136,9 @@ class Report:
         answer["flows"] = [shown(flow, engine.loop.now) for flow in alike[-5:]]
         return answer
 
-    def reload(self) -> None:
+    def reload(self) -> Iterator[None]:
         """Read the configuration again."""
-        error = self._node.reload()
+        error = yield from self._node.reload()
         if error:
             raise RequestError(error)
 

@@ -38,8 +38,11 @@ class Answers(Protocol):
         """How such a flow would leave by the rules in force."""
         ...
 
-    def reload(self) -> None:
-        """Read the configuration again; on `RequestError` the old one stays in force."""
+    def reload(self) -> Iterable[None] | None:
+        """Read the configuration again; on `RequestError` the old one stays in force.
+
+        What takes a while is iterated over until it is done, now and then.
+        """
         ...
 
 
@@ -57,7 +60,8 @@ def handler_for(node: Answers) -> Handler:
             case "explain":
                 yield {"explanation": node.explain(_question(request))}
             case "reload":
-                node.reload()
+                for _ in node.reload() or ():
+                    yield {}  # not yet
                 yield {"reloaded": True}
             case unknown:
                 raise RequestError(

@@ -13,6 +13,7 @@ __all__ = ["ControlService"]
 
 CONNECTIONS = 32  # at once; more wait in the kernel's backlog
 CHUNK = 64 << 10  # bytes
+LOOK_AGAIN_S = 0.05  # for an answer that takes a while
 LINES_PER_TURN = 8  # of answers, before the packets have their turn
 
 
@@ -80,13 +81,20 @@ class Connection(LoopHandler):
         except OSError:
             self.close()
             return
-        if self._session.closing and not self._session.wants_write:
+        if self._session.waiting:
+            self._loop.call_later(LOOK_AGAIN_S, self._resume)
+        elif self._session.closing and not self._session.wants_write:
             self.close()
             return
         wanted = (WRITE if self._session.wants_write else 0) | (READ if self._session.wants_read else 0)
         if wanted != self._mask:
             self._mask = wanted
             self._loop.rearm(self._sock.fileno(), wanted)
+
+    def _resume(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._session.resume()
+            self.on_event(WRITE)
 
     def abort(self) -> None:
         """A fault in an answer: hang up."""

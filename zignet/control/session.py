@@ -24,18 +24,26 @@ _END = b'{"end":true}\n'
 class ControlSession:
     """One connection's state. Never raises: what is wrong with a request is told to the one who sent it."""
 
-    __slots__ = ("_answer", "_handler", "_input", "_output", "closing")
+    __slots__ = ("_answer", "_handler", "_input", "_output", "closing", "waiting")
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self._input = bytearray()
         self._output = memoryview(b"")
         self._answer: Iterator[Mapping[str, Any]] | None = None
+        self.waiting = False  # the answer is not there yet: `resume` after a while
         self.closing = False  # close the connection as soon as `wants_write` is False
 
     @property
     def wants_write(self) -> bool:
         """Whether there is, or may be, something to send."""
+        return not self.waiting and self._has_something()
+
+    def resume(self) -> None:
+        """Ask the handler again for what was not there yet."""
+        self.waiting = False
+
+    def _has_something(self) -> bool:
         return bool(self._output) or self._answer is not None or self._has_request()
 
     @property
@@ -56,7 +64,7 @@ class ControlSession:
     def pending(self) -> memoryview:
         """The next bytes to send, empty where there are none; what was sent is reported to `sent`.
 
-        Runs the handler for at most one line.
+        Runs the handler for at most one line. An empty line of its means "not yet", and sets `waiting`.
         """
         if not self._output:
             if self._answer is None and self._has_request():
@@ -92,6 +100,9 @@ class ControlSession:
             if part is None:
                 self._answer = None
                 return _END
+            if not part:
+                self.waiting = True
+                return b""
             line = json.dumps(part, separators=(",", ":")).encode() + b"\n"
             if len(line) > LINE_LIMIT:
                 raise ValueError("the answer is too long for one line")

@@ -127,3 +127,19 @@ def test_fuzz(pieces: list[bytes]) -> None:
         drain(session)
     session.receive(b"\n{}\n")
     assert drain(session)[-1] == {"end": True}
+
+
+def test_an_answer_that_is_not_there_yet_is_asked_for_again() -> None:
+    parts = iter([{}, {}, {"done": True}])
+    session = ControlSession(lambda request: parts)
+    session.receive(b'{"do":"slow"}\n')
+    for _ in range(2):
+        assert session.wants_write
+        assert bytes(session.pending()) == b""
+        assert session.waiting
+        assert not session.wants_write  # or the loop would spin
+        session.resume()
+    line = bytes(session.pending())
+    assert line == b'{"done":true}\n'
+    session.sent(len(line))
+    assert bytes(session.pending()) == b'{"end":true}\n'
