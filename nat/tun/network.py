@@ -35,8 +35,9 @@ DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 LINK = 253  # RT_SCOPE_LINK
 NODAD = 0x02  # IFA_F_NODAD
 IFF_UP, IFF_MULTICAST = 0x1, 0x1000
-# Of connections over the device, both ends of which are on this host: nothing is lost here, and pacing (BBR's) only
-# costs: a third more CPU time per byte was measured, and up to twice as much. The way to the exit keeps the system's choice.
+# Of connections over the device, both ends of which are on this host: nothing is lost here, and pacing (BBR's)
+# only costs: a third more CPU time per byte was measured, and up to twice as much. The way to the exit keeps the
+# system's choice.
 # "reno" is in every kernel.
 CONGESTION_CONTROL = "reno"
 
