@@ -62,7 +62,7 @@ class Engine:
         self.udp = Udp(loop, gateway, settings, tally, super_datagrams)
         self.mappings = Mappings(loop, self.udp, underlay, self.dialler, gateway.dropped)
         self.datagrams = Datagrams(loop, gateway, self.udp, settings)
-        self.udp.attach(self.mappings, self.datagrams)
+        self.udp.attach(self.mappings)
         self.icmp = Icmp(loop, gateway, self.table, self.udp, underlay, tally)
         self.fragments = Reassembler()
         self.listeners: list[Listener] = []

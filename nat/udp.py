@@ -37,8 +37,6 @@ ROOM = VNET + 40 + 8  # before the payload: virtio_net_hdr, IPv6, UDP
 NEEDS_CSUM = 1
 GSO_UDP_L4 = 5
 DNS_PORT = 53
-HELD_DATAGRAMS = 8  # of a flow whose name is sniffed
-HELD_BYTES = 16_384
 
 virtio = struct.Struct("=BBHHHH")  # flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
 
@@ -80,7 +78,6 @@ class Udp:
     steady: Any
     dns: Any
     mappings: Any = cython.declare(object, visibility="readonly")
-    arrivals: Any
     chooser: Any = cython.declare(object, visibility="public")
     tally: Any
     room: bytearray
@@ -109,15 +106,13 @@ class Udp:
         self.tally = tally
         self.chooser = None
         self.mappings = None
-        self.arrivals = None
         self.room = bytearray(ROOM + MAX_DATAGRAM + 64)
         self.room_view = memoryview(self.room)
         self.segments_in = offloads
 
-    def attach(self, mappings: Any, arrivals: Any) -> None:
-        """The parts that open sockets and sniff."""
+    def attach(self, mappings: Any) -> None:
+        """The part that opens sockets."""
         self.mappings = mappings
-        self.arrivals = arrivals
 
     def receive_room(self) -> memoryview:
         """The buffer that answers are received into, the payload at `ROOM`."""
