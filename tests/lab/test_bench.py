@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from zignet.bench.engines import ENGINES
+from zignet.bench.kinds import LAPTOP
 from zignet.bench.measures import FIGURES, MEASURES, Plan, Result, medians
 from zignet.bench.report import as_json, plot, tables
 
@@ -22,14 +23,14 @@ RESULTS = [
 
 def test_medians_and_ratios():
     assert medians(RESULTS)["socks5"]["zignet"] == {"up1": 10.0, "conn": 4_500.0}
-    report = as_json(RESULTS, Plan(), None)
+    report = as_json(LAPTOP, RESULTS, Plan(), None)
     assert report["ratios"]["socks5"]["none"] == {"up1": 0.5, "conn": 0.45}
     assert json.loads(json.dumps(report)) == report
 
 
 def test_the_table_shows_figures_ratios_and_errors():
     console = Console(width=160, record=True, file=io.StringIO())
-    tables(RESULTS, console)
+    tables(LAPTOP, RESULTS, console)
     text = console.export_text()
     assert "20.00 ×0.50" in text
     assert "it [broke]" in text
@@ -37,7 +38,7 @@ def test_the_table_shows_figures_ratios_and_errors():
 
 def test_the_picture(tmp_path):
     pytest.importorskip("matplotlib")
-    plot(RESULTS, tmp_path / "bench.png")
+    plot(LAPTOP, RESULTS, tmp_path / "bench.png")
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 

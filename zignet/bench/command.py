@@ -6,16 +6,16 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from zignet.bench.engines import ENGINES, Engine, EngineFailure
-from zignet.bench.measures import MEASURES, Plan, Result
+from zignet.bench.engine import Engine, EngineFailure
+from zignet.bench.kinds import LAPTOP, TUNNEL, Kind
+from zignet.bench.measures import Measure, Plan, Result, add_differences
 from zignet.bench.report import PlotUnavailable, as_json, plot, tables
-from zignet.bench.world import World
 
 __all__ = ["bench", "run"]
 
@@ -24,8 +24,9 @@ QUICK = Plan(seconds=1.0, connections=4_000, then=500, flows=500, rounds=1, ping
 
 
 def run(
+    kind: Kind,
     names: Sequence[str],
-    exits: Sequence[str],
+    ways: Sequence[str],
     measures: Sequence[str],
     plan: Plan,
     mtu: int | None,
@@ -33,38 +34,40 @@ def run(
 ) -> list[Result]:
     """Measure engines in interleaved rounds, so that a busy minute of the machine hits all of them."""
     results = []
-    steps = plan.rounds * len(exits) * len(names) * len(measures)
+    steps = plan.rounds * len(ways) * len(names) * len(measures)
     task = progress.add_task("building the lab", total=steps)
-    with World() as world:
+    with kind.world() as world:
         for number in range(plan.rounds):
-            for exit_ in exits:
-                for name in names:
-                    result = Result(exit_, name, number)
-                    results.append(result)
-                    engine = ENGINES[name](world, exit_ == "socks5", mtu)
-                    progress.update(task, description=f"{name}: starting")
+            for way in ways:
+                one_round = [Result(way, name, number) for name in names]
+                results += one_round
+                for result in one_round:
+                    engine = kind.engines[result.engine](world, way, mtu)
+                    progress.update(task, description=f"{engine.name}: starting")
                     try:
                         engine.start()
                         for key in measures:
-                            progress.update(task, description=f"{name}, {exit_}: {MEASURES[key].title}")
-                            one(world, engine, key, plan, result)
+                            measure = kind.measures[key]
+                            what = f"{engine.name}, {kind.ways[way]}: {measure.title}"
+                            progress.update(task, description=what)
+                            one(engine, key, measure, plan, result)
                             progress.advance(task)
                     except EngineFailure as error:
                         result.errors["start"] = str(error)
                         progress.advance(task, len(measures))
                     finally:
                         engine.stop()
+                add_differences(one_round, kind.bare)
     progress.update(task, description="done")
     return results
 
 
-def one(world: World, engine: Engine, key: str, plan: Plan, result: Result) -> None:
+def one(engine: Engine[Any], key: str, measure: Measure, plan: Plan, result: Result) -> None:
     """One measure of one engine, its figures or its error into `result`."""
-    measure = MEASURES[key]
     if measure.needs not in engine.carries:
         return
     try:
-        result.figures |= measure.run(world, engine, plan)
+        result.figures |= measure.run(engine, plan)
     except (RuntimeError, OSError, ValueError) as error:
         result.errors[key] = str(error)
 
@@ -78,33 +81,53 @@ def _listed(text: str, known: Sequence[str], what: str) -> list[str]:
     return names
 
 
-def _engines(text: str, console: Console) -> list[str]:
+def _engines(kind: Kind, text: str, console: Console) -> list[str]:
     """The engines to run; those that are not installed are left out unless they were asked for."""
     if text:
-        names = _listed(text, list(ENGINES), "engine")
+        names = _listed(text, list(kind.engines), "engine")
         for name in names:
-            if why := ENGINES[name].missing():
+            if why := kind.engines[name].missing():
                 raise typer.BadParameter(f"{name} cannot run here: {why}")
         return names
-    for name, engine in ENGINES.items():
+    for name, engine in kind.engines.items():
         if why := engine.missing():
             console.print(f"without {name}: {why}", style="dim", markup=False)
-    return [name for name, engine in ENGINES.items() if not engine.missing()]
+    return [name for name, engine in kind.engines.items() if not engine.missing()]
+
+
+def _ways(tunnel: bool, exit_: str | None, flows: int | None) -> list[str]:
+    """The tasks of the engines. Raises typer.BadParameter for options of the other kind of bench."""
+    if not tunnel:
+        return _listed(exit_ or "socks5", list(LAPTOP.ways), "exit")
+    if exit_ is not None or flows is not None:
+        raise typer.BadParameter("--exit and --flows are for proxies: a tunnel has neither")
+    return list(TUNNEL.ways)
 
 
 def bench(
+    tunnel: Annotated[
+        bool, typer.Option("--tunnel", help="Between two nodes, beside other tunnels.")
+    ] = False,
     engines: Annotated[str, typer.Option(help="Comma-separated; default: all that are installed.")] = "",
-    exit_: Annotated[str, typer.Option("--exit", help="socks5, direct, or both with a comma.")] = "socks5",
-    measure: Annotated[str, typer.Option(help=f"Of {', '.join(MEASURES)}; default: all.")] = "",
+    exit_: Annotated[
+        str | None, typer.Option("--exit", help="socks5 (default), direct, or both with a comma.")
+    ] = None,
+    measure: Annotated[
+        str, typer.Option(help=f"Of {', '.join(LAPTOP.measures)}; default: all that there are.")
+    ] = "",
     quick: Annotated[bool, typer.Option("--quick", help="One short round.")] = False,
     seconds: Annotated[float | None, typer.Option(help="Of each throughput.", min=0.2)] = None,
     rounds: Annotated[int | None, typer.Option(help="Medians are taken over them.", min=1)] = None,
     flows: Annotated[int | None, typer.Option(help="Idle flows for memory; try 10000.", min=1)] = None,
-    mtu: Annotated[int | None, typer.Option(help="One MTU for all TUNs; default: each engine's own.")] = None,
+    mtu: Annotated[
+        int | None, typer.Option(help="One MTU for all TUNs; default: each engine's own.", min=576, max=65535)
+    ] = None,
     as_json_: Annotated[bool, typer.Option("--json", help="JSON instead of tables.")] = False,
     plot_: Annotated[Path | None, typer.Option("--plot", help="Draw a PNG.", metavar="FILE.png")] = None,
 ) -> None:
     """Measure this machine: ZigNet beside no proxy, the kernel's REDIRECT and other engines.
+
+    With --tunnel: two nodes beside the bare link, wireguard-go and Nebula.
 
     Everything happens in network namespaces that are made for it and removed; nothing leaves the machine.
     """
@@ -112,9 +135,10 @@ def bench(
     if os.geteuid() != 0:
         progress_console.print("zignet bench makes network namespaces: run it as root", style="red")
         raise typer.Exit(2)
-    names = _engines(engines, progress_console)
-    exits = _listed(exit_, ("socks5", "direct"), "exit")
-    measures = _listed(measure, list(MEASURES), "measure") if measure else list(MEASURES)
+    kind = TUNNEL if tunnel else LAPTOP
+    ways = _ways(tunnel, exit_, flows)
+    names = _engines(kind, engines, progress_console)
+    measures = _listed(measure, list(kind.measures), "measure") if measure else list(kind.measures)
     base = QUICK if quick else Plan()
     plan = Plan(
         seconds=seconds or base.seconds,
@@ -126,17 +150,19 @@ def bench(
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=progress_console, transient=True) as progress:
-        results = run(names, exits, [key for key in MEASURES if key in measures], plan, mtu, progress)
+        results = run(
+            kind, names, ways, [key for key in kind.measures if key in measures], plan, mtu, progress
+        )
     if as_json_:
-        typer.echo(json.dumps(as_json(results, plan, mtu), indent=2))
+        typer.echo(json.dumps(as_json(kind, results, plan, mtu), indent=2))
     else:
         console = Console()
-        tables(results, console if console.is_terminal else Console(width=PLAIN_WIDTH))
+        tables(kind, results, console if console.is_terminal else Console(width=PLAIN_WIDTH))
     if plot_ is not None:
         try:
-            plot(results, plot_)
+            plot(kind, results, plot_)
         except PlotUnavailable as error:
-            progress_console.print(str(error), style="red")
+            progress_console.print(str(error), style="red", markup=False)
             raise typer.Exit(1) from error
-    if any(result.errors for result in results if result.engine == "zignet"):
+    if any(result.errors for result in results if result.engine in kind.bases):
         raise typer.Exit(1)

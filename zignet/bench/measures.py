@@ -6,13 +6,24 @@ import json
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from zignet.bench.engines import Engine
-from zignet.bench.world import ORIGINS, World, load_command
+from zignet.bench.engine import Engine
+from zignet.bench.world import load_command
 
-__all__ = ["FIGURES", "MEASURES", "Figure", "Measure", "Plan", "Result", "medians"]
+__all__ = [
+    "FIGURES",
+    "MEASURES",
+    "TUNNEL_MEASURES",
+    "Figure",
+    "Measure",
+    "Plan",
+    "Result",
+    "add_differences",
+    "medians",
+]
 
 MIB = 1 << 20
 SETTLE_S = 0.5
@@ -46,28 +57,28 @@ class Measure:
 
     title: str
     needs: str  # what the engine must carry: tcp, udp or icmp
-    run: Callable[[World, Engine, Plan], dict[str, float]]
+    run: Callable[[Engine[Any], Plan], dict[str, float]]
 
 
 @dataclass(slots=True)
 class Result:
     """What one engine showed in one round."""
 
-    exit: str
+    way: str  # socks5, direct or tunnel
     engine: str
     round: int
     figures: dict[str, float] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
 
 
-def memory(world: World, engine: Engine, plan: Plan) -> dict[str, float]:
+def memory(engine: Engine[Any], plan: Plan) -> dict[str, float]:
     """Resident at start, and what each idle flow adds; none of them may get another's bytes."""
-    if engine.process is None:
+    if not engine.running:
         return {}
     start = engine.resident()
-    flows = min(plan.flows, world.most_flows)
-    client = world.host.popen(
-        load_command("idle", {"hosts": ORIGINS, "flows": flows}),
+    flows = min(plan.flows, engine.world.most_flows)
+    client = engine.world.host.popen(
+        load_command("idle", {"hosts": engine.targets, "flows": flows}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -80,7 +91,7 @@ def memory(world: World, engine: Engine, plan: Plan) -> dict[str, float]:
         client.stdin.write("\n")
         client.stdin.flush()
         checked = json.loads(client.stdout.readline())
-    world.host.children.remove(client)
+    engine.world.host.children.remove(client)
     time.sleep(SETTLE_S)  # the closes are not the next measure's business
     return {
         "start": start / MIB,
@@ -91,11 +102,16 @@ def memory(world: World, engine: Engine, plan: Plan) -> dict[str, float]:
     }
 
 
-def connections(world: World, engine: Engine, plan: Plan) -> dict[str, float]:
+def resident(engine: Engine[Any], plan: Plan) -> dict[str, float]:
+    """Resident at start, of one end."""
+    return {"start": engine.resident() / MIB / len(engine.running)} if engine.running else {}
+
+
+def connections(engine: Engine[Any], plan: Plan) -> dict[str, float]:
     """Short connections, 16 at once, then the stalls among the next ones."""
-    with world.few_source_ports():
-        first = world.load("requests", hosts=ORIGINS, count=plan.connections)
-        after = world.load("requests", hosts=ORIGINS, count=plan.then)
+    with engine.world.few_source_ports():
+        first = engine.world.load("requests", hosts=engine.targets, count=plan.connections)
+        after = engine.world.load("requests", hosts=engine.targets, count=plan.then)
     return {
         "conn": first["per_second"],
         "conn_failed": first["failed"] + after["failed"],
@@ -103,36 +119,38 @@ def connections(world: World, engine: Engine, plan: Plan) -> dict[str, float]:
     }
 
 
-def throughput(world: World, engine: Engine, plan: Plan) -> dict[str, float]:
+def throughput(engine: Engine[Any], plan: Plan) -> dict[str, float]:
     """One stream and ten, up and down, and the engine's CPU time for them."""
     figures = {}
     carried = 0.0
     before = engine.cpu()
     for streams in (1, 10):
         for direction, load in (("up", "upload"), ("down", "download")):
-            gbit_s = world.load(load, host=ORIGINS[0], streams=streams, seconds=plan.seconds)["gbit_s"]
+            gbit_s = engine.world.load(load, host=engine.targets[0], streams=streams, seconds=plan.seconds)[
+                "gbit_s"
+            ]
             figures[f"{direction}{streams}"] = gbit_s
             carried += gbit_s * plan.seconds / 8
-    if engine.process is not None:
+    if engine.running:
         figures["cpu"] = (engine.cpu() - before) / carried
     return figures
 
 
-def datagrams(world: World, engine: Engine, plan: Plan) -> dict[str, float]:
+def datagrams(engine: Engine[Any], plan: Plan) -> dict[str, float]:
     """1,200-byte datagrams in trains."""
-    result = world.load("datagrams", host=ORIGINS[0], seconds=plan.seconds)
+    result = engine.world.load("datagrams", host=engine.targets[0], seconds=plan.seconds)
     return {"udp": result["pps"] / 1000, "udp_lost": result["lost_share"] * 100}
 
 
-def latency(world: World, engine: Engine, plan: Plan) -> dict[str, float]:
+def latency(engine: Engine[Any], plan: Plan) -> dict[str, float]:
     """A TCP ping-pong over a standing connection."""
-    result = world.load("pingpong", host=ORIGINS[0], rounds=plan.pings)
+    result = engine.world.load("pingpong", host=engine.targets[0], rounds=plan.pings)
     return {"tcp50": result["p50_us"], "tcp99": result["p99_us"]}
 
 
-def ping(world: World, engine: Engine, plan: Plan) -> dict[str, float]:
+def ping(engine: Engine[Any], plan: Plan) -> dict[str, float]:
     """ICMP echo. Some engines answer it themselves."""
-    result = world.load("ping", host=ORIGINS[0], rounds=plan.pings // 4)
+    result = engine.world.load("ping", host=engine.targets[0], rounds=plan.pings // 4)
     return {"icmp50": result["p50_us"], "icmp99": result["p99_us"]} if result["p50_us"] else {}
 
 
@@ -143,6 +161,10 @@ MEASURES: dict[str, Measure] = {  # in this order: memory first, while the engin
     "ping": Measure("ICMP latency", "icmp", ping),
     "throughput": Measure("TCP throughput", "tcp", throughput),
     "udp": Measure("UDP throughput", "udp", datagrams),
+}
+
+TUNNEL_MEASURES: dict[str, Measure] = {"memory": Measure("memory", "tcp", resident)} | {
+    key: MEASURES[key] for key in ("conn", "ping", "throughput", "udp")
 }
 
 FIGURES: dict[str, Figure] = {
@@ -160,6 +182,8 @@ FIGURES: dict[str, Figure] = {
     "tcp99": Figure("TCP p99", "µs", False),
     "icmp50": Figure("ping p50", "µs", False),
     "icmp99": Figure("ping p99", "µs", False),
+    "added50": Figure("added p50", "µs", False),
+    "added99": Figure("added p99", "µs", False),
     "start": Figure("at start", "MiB", False, 1),
     "per_flow": Figure("per flow", "KiB", False, 1),
     "flows": Figure("idle flows", ""),
@@ -168,17 +192,26 @@ FIGURES: dict[str, Figure] = {
 }
 
 
+def add_differences(results: Sequence[Result], bare: str) -> None:
+    """To one round's results: what each engine adds to the ping over the bare link."""
+    base = next((result.figures for result in results if result.engine == bare), {})
+    for result in results:
+        for at in ("50", "99"):
+            if result.engine != bare and f"icmp{at}" in base and f"icmp{at}" in result.figures:
+                result.figures[f"added{at}"] = result.figures[f"icmp{at}"] - base[f"icmp{at}"]
+
+
 def medians(results: Iterable[Result]) -> dict[str, dict[str, dict[str, float]]]:
-    """exit → engine → figure → the median of its rounds."""
+    """way → engine → figure → the median of its rounds."""
     gathered: dict[str, dict[str, dict[str, list[float]]]] = {}
     for result in results:
-        figures = gathered.setdefault(result.exit, {}).setdefault(result.engine, {})
+        figures = gathered.setdefault(result.way, {}).setdefault(result.engine, {})
         for key, value in result.figures.items():
             figures.setdefault(key, []).append(value)
     return {
-        exit_: {
+        way: {
             engine: {key: statistics.median(values) for key, values in figures.items()}
             for engine, figures in engines.items()
         }
-        for exit_, engines in gathered.items()
+        for way, engines in gathered.items()
     }

@@ -223,6 +223,7 @@ def main(arguments: list[str]) -> None:
     loop = Loop()
     {"small": small, "bulk": bulk}[arguments[0]](loop)
     signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us, and will stop us
     print("ready", flush=True)
     loop.run()
 

@@ -12,76 +12,77 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from zignet.bench.engines import ENGINES
+from zignet.bench.kinds import Kind
 from zignet.bench.measures import FIGURES, Plan, Result, medians
 
 __all__ = ["PlotUnavailable", "as_json", "plot", "tables"]
 
-BASE = "zignet"  # ratios are to this engine where it ran
-TABLES = {
-    "throughput": ("up1", "down1", "up10", "down10", "cpu", "udp", "udp_lost"),
-    "connections and latency": ("conn", "conn_failed", "stalled", "tcp50", "tcp99", "icmp50", "icmp99"),
-    "memory and idle flows": ("start", "per_flow", "flows", "crossed", "lost_flows"),
-}
-PICTURED = ("up1", "down1", "up10", "down10", "conn", "udp", "tcp50", "per_flow")
+CONGESTION_CONTROL = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 
 
 class PlotUnavailable(Exception):
     """There is no matplotlib; the text says how to get it."""
 
 
-def as_json(results: Sequence[Result], plan: Plan, mtu: int | None) -> dict[str, Any]:
+def as_json(kind: Kind, results: Sequence[Result], plan: Plan, mtu: int | None) -> dict[str, Any]:
     """Everything: the machine, the plan, each round, the medians and the ratios to ZigNet."""
     middle = medians(results)
+    names = list(dict.fromkeys(result.engine for result in results))
     return {
         "machine": {
             "kernel": platform.release(),
             "architecture": platform.machine(),
             "cores": os.cpu_count(),
             "python": platform.python_version(),
+            "congestion_control": CONGESTION_CONTROL.read_text().strip(),
         },
-        "versions": {name: ENGINES[name].version() for name in {result.engine: None for result in results}},
+        "versions": {name: kind.engines[name].version() for name in names},
         "plan": asdict(plan) | {"mtu": mtu},
         "units": {key: figure.unit for key, figure in FIGURES.items()},
         "rounds": [asdict(result) for result in results],
         "medians": middle,
-        "ratios": {exit_: _ratios(engines) for exit_, engines in middle.items()},
+        "ratios": {way: _ratios(engines, kind.base(names)) for way, engines in middle.items()},
     }
 
 
-def _ratios(engines: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """ZigNet's figure over the other engine's, for each engine."""
-    base = engines.get(BASE, {})
+def _ratios(engines: dict[str, dict[str, float]], base_name: str) -> dict[str, dict[str, float]]:
+    """The base's figure over the other engine's, for each engine."""
+    base = engines.get(base_name, {})
     return {
         name: {key: base[key] / value for key, value in figures.items() if key in base and value}
         for name, figures in engines.items()
-        if name != BASE
+        if name != base_name
     }
 
 
-def tables(results: Sequence[Result], console: Console) -> None:
-    """Print a table for each exit and kind of figure, with ZigNet's ratio to the other engines."""
-    for exit_, engines in medians(results).items():
-        ratios = _ratios(engines)
-        for title, keys in TABLES.items():
+def tables(kind: Kind, results: Sequence[Result], console: Console) -> None:
+    """Print a table for each way and kind of figure, with ZigNet's ratio to the other engines."""
+    names = list(dict.fromkeys(result.engine for result in results))
+    base = kind.base(names)
+    for way, engines in medians(results).items():
+        ratios = _ratios(engines, base)
+        for title, keys in kind.tables.items():
             shown = [key for key in keys if any(key in figures for figures in engines.values())]
             if not shown:
                 continue
-            table = Table(title=f"{title}, exit {exit_}", title_justify="left")
+            console.print(
+                f"{title}, {kind.ways[way]}", style="italic"
+            )  # a table's own title is as narrow as it is
+            table = Table()
             table.add_column("engine")
             for key in shown:
                 figure = FIGURES[key]
                 table.add_column(f"{figure.title}\n{figure.unit}", justify="right")
             for name, figures in engines.items():
                 cells = [_cell(key, figures.get(key), ratios.get(name, {}).get(key)) for key in shown]
-                table.add_row(name, *cells, style="bold" if name == BASE else "")
+                table.add_row(name, *cells, style="bold" if name == base else "")
             console.print(table)
-    if len({result.engine for result in results}) > 1 and any(result.engine == BASE for result in results):
-        console.print("×: ZigNet's figure divided by this engine's, in this run.")
+    if len(names) > 1 and base:
+        console.print(f"×: {base}'s figure divided by this engine's, in this run.")
     for result in results:
         for what, error in result.errors.items():
             console.print(
-                f"{result.engine}, exit {result.exit}, round {result.round + 1}, {what}: {error}",
+                f"{result.engine}, {kind.ways[result.way]}, round {result.round + 1}, {what}: {error}",
                 style="red",
                 markup=False,
             )
@@ -94,7 +95,7 @@ def _cell(key: str, value: float | None, ratio: float | None) -> str:
     return f"{text} [dim]×{ratio:.2f}[/dim]" if ratio else text
 
 
-def plot(results: Sequence[Result], path: Path) -> None:
+def plot(kind: Kind, results: Sequence[Result], path: Path) -> None:
     """Bars, one panel for each figure, one colour for each engine. Raises PlotUnavailable."""
     try:
         import matplotlib as mpl
@@ -106,7 +107,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
     middle = medians(results)
     names = list(dict.fromkeys(result.engine for result in results))
     shown = [
-        key for key in PICTURED if any(key in f for engines in middle.values() for f in engines.values())
+        key for key in kind.pictured if any(key in f for engines in middle.values() for f in engines.values())
     ]
     columns = min(4, len(shown)) or 1
     rows = -(-len(shown) // columns) or 1
@@ -124,7 +125,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
         figure = FIGURES[key]
         better = "higher" if figure.higher_is_better else "lower"
         panel.set_title(f"{figure.title}, {figure.unit} ({better} is better)", fontsize=8)
-        panel.set_xticks(range(len(middle)), [f"exit {exit_}" for exit_ in middle], fontsize=8)
+        panel.set_xticks(range(len(middle)), [kind.ways[way] for way in middle], fontsize=8)
         panel.margins(y=0.25)
         panel.tick_params(axis="y", labelsize=7)
         for side in ("top", "right"):

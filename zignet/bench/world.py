@@ -1,25 +1,36 @@
-"""Where the bench happens: host ── exit ── origin, three namespaces in a row, and the servers in them."""
+"""Where a bench happens: namespaces, the servers in them, and a machine on which loads run."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from zignet.lab.namespace import Namespace, join, more_descriptors, start_module, sweep
+from zignet.lab.hosts import UNDERLAY, Hosts
+from zignet.lab.lab import Lab
+from zignet.lab.namespace import Namespace, join, start_module
 
-__all__ = ["EXIT", "HOST", "ORIGINS", "OUTSIDE", "SOCKS_PORT", "UPLINK", "World", "load_command"]
+__all__ = [
+    "EXIT",
+    "HOST",
+    "ORIGINS",
+    "OUTSIDE",
+    "SOCKS_PORT",
+    "UPLINK",
+    "ProxyWorld",
+    "TunnelWorld",
+    "World",
+    "load_command",
+]
 
 HOST = "192.0.2.2"
 EXIT = "192.0.2.1"  # the host's gateway, and the SOCKS5 server's address
 OUTSIDE = "198.51.100.1"  # the exit's address as origins see it
 SOCKS_PORT = 1080
 ORIGINS = [f"198.51.100.{last}" for last in range(2, 18)]
-UPLINK = "eth0"  # of the host
+UPLINK = UNDERLAY  # the machine's real interface, in every world
 PORT_RANGE = "net.ipv4.ip_local_port_range"
 FEW_PORTS = "20000 23999"
 MANY_PORTS = "1024 65535"
@@ -27,43 +38,22 @@ LOAD_TIMEOUT_S = 120.0
 SPARE_DESCRIPTORS = 200
 
 
-class World:
-    """The three namespaces. A context manager: afterwards nothing of it is left."""
+class World(Lab):
+    """Any of them: loads run in `host` against the servers in `origin`."""
 
-    def __init__(self) -> None:
-        sweep()
-        self.most_flows = (more_descriptors() - SPARE_DESCRIPTORS) // 2  # a proxy needs two for each
-        self._directory = tempfile.TemporaryDirectory(prefix="zn-bench-")
-        self.directory = Path(self._directory.name)
-        self.namespaces: list[Namespace] = []
-        try:
-            self.build()
-        except BaseException:
-            self.close()
-            raise
+    host: Namespace
+    origin: Namespace
 
-    def build(self) -> None:
-        """Namespaces, cables, addresses, servers."""
-        self.host, self.exit, self.origin = (self.add(role) for role in ("host", "exit", "origin"))
-        join(self.host, UPLINK, self.exit, "eth0")
-        join(self.exit, "eth1", self.origin, "eth0")
-        self.host.address(UPLINK, f"{HOST}/24")
-        self.exit.address("eth0", f"{EXIT}/24")
-        self.exit.address("eth1", f"{OUTSIDE}/24")
-        self.origin.address("eth0", *(f"{address}/24" for address in ORIGINS))
-        self.host.route("default", EXIT)
-        self.origin.route("default", OUTSIDE)
-        self.exit.sysctl("net.ipv4.ip_forward", 1)
+    @property
+    def most_flows(self) -> int:
+        """That one process can hold; a proxy needs two descriptors for each."""
+        return (self.most_open - SPARE_DESCRIPTORS) // 2
+
+    def serve(self) -> None:
+        """The servers of the origin."""
         self.host.sysctl(PORT_RANGE, MANY_PORTS)
         start_module(self.origin, "zignet.bench.origin", "small")
         start_module(self.origin, "zignet.bench.origin", "bulk")
-        self.proxy = start_module(self.exit, "zignet.lab.proxy", EXIT, str(SOCKS_PORT))
-
-    def add(self, role: str) -> Namespace:
-        """One more namespace, closed with the world."""
-        namespace = Namespace(role)
-        self.namespaces.append(namespace)
-        return namespace
 
     @contextlib.contextmanager
     def few_source_ports(self) -> Iterator[None]:
@@ -82,17 +72,38 @@ class World:
         result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return result
 
-    def close(self) -> None:
-        """Take everything down. Harmless when repeated."""
-        for namespace in self.namespaces:
-            namespace.close()
-        self._directory.cleanup()
 
-    def __enter__(self) -> World:
-        return self
+class ProxyWorld(World):
+    """host ── exit ── origin, three namespaces in a row."""
 
-    def __exit__(self, *error: object) -> None:
-        self.close()
+    def build(self) -> None:
+        """Namespaces, cables, addresses, servers."""
+        self.host, self.exit, self.origin = (self.add(role) for role in ("host", "exit", "origin"))
+        join(self.host, UPLINK, self.exit, "eth0")
+        join(self.exit, "eth1", self.origin, "eth0")
+        self.host.address(UPLINK, f"{HOST}/24")
+        self.exit.address("eth0", f"{EXIT}/24")
+        self.exit.address("eth1", f"{OUTSIDE}/24")
+        self.origin.address("eth0", *(f"{address}/24" for address in ORIGINS))
+        self.host.route("default", EXIT)
+        self.origin.route("default", OUTSIDE)
+        self.exit.sysctl("net.ipv4.ip_forward", 1)
+        self.serve()
+        self.proxy = start_module(self.exit, "zignet.lab.proxy", EXIT, str(SOCKS_PORT))
+
+
+class TunnelWorld(World, Hosts):
+    """near ── far, one cable. The loads go from one to the other, the way that a tunnel offers."""
+
+    def __init__(self) -> None:
+        super().__init__("near", "far")
+
+    def build(self) -> None:
+        """The two machines, and the servers in one."""
+        super().build()
+        self.near, self.far = self["near"], self["far"]
+        self.host, self.origin = self.near.namespace, self.far.namespace
+        self.serve()
 
 
 def load_command(name: str, arguments: dict[str, Any]) -> list[str]:

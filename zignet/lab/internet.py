@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
-import time
-from pathlib import Path
 from typing import Any
 
 from zignet.lab.certificates import Authority
-from zignet.lab.namespace import Namespace, join, more_descriptors, start_module, sweep
+from zignet.lab.lab import Lab
+from zignet.lab.namespace import Namespace, join, start_module
 
 __all__ = ["SITES", "Internet"]
 
@@ -31,37 +29,22 @@ SITES: dict[str, list[str]] = {
     "other.example": ["203.0.113.50", "2001:db8:4::50"],
 }
 ALSO = {"www.video.example": "video.example"}  # further names of a site
-CARRIER_S = 5.0
 
 
-class Internet:
-    """All of it, as a context manager: afterwards nothing is left. `directory` is for files of the run."""
+class Internet(Lab):
+    """All of it."""
 
-    def __init__(self) -> None:
-        sweep()
-        more_descriptors()
-        self._temporary = tempfile.TemporaryDirectory(prefix="zn-lab-")
-        self.directory = Path(self._temporary.name)
-        self.namespaces: list[Namespace] = []
+    def build(self) -> None:
+        """Everything but the proxies."""
         self.authority = Authority(self.directory)
-        self.hosts = self.directory / "hosts"
-        self.hosts.write_text(_hosts())
-        try:
-            self.host, self.router, self.tokyo, self.office, self.origin = (
-                self.add(role) for role in ("host", "router", "tokyo", "office", "origin")
-            )
-            self.connect()
-            self.serve()
-            self.wait_for_carriers()
-        except BaseException:
-            self.close()
-            raise
-
-    def add(self, role: str) -> Namespace:
-        """One more namespace, closed with the others."""
-        namespace = Namespace(role, self.hosts)
-        self.namespaces.append(namespace)
-        return namespace
+        hosts = self.directory / "hosts"
+        hosts.write_text(_hosts())
+        self.host, self.router, self.tokyo, self.office, self.origin = (
+            self.add(role, hosts) for role in ("host", "router", "tokyo", "office", "origin")
+        )
+        self.connect()
+        self.serve()
+        self.wait_for_carriers()
 
     def connect(self) -> None:
         """Cables, addresses, routes."""
@@ -94,30 +77,6 @@ class Internet:
         """A SOCKS5 and HTTP proxy on the address of an exit; `users` are written name:password."""
         host = {"tokyo": TOKYO, "office": OFFICE}[where.role]
         return start_module(where, "zignet.lab.proxy", host, str(port), *users)
-
-    def wait_for_carriers(self) -> None:
-        """The kernel takes up to a second to see that a cable's other end is up, and IPv6 waits for that."""
-        deadline = time.monotonic() + CARRIER_S
-        for namespace in self.namespaces:
-            while not all(
-                link.get("state") == "up" and link.get("operstate") in ("UP", "UNKNOWN")
-                for link in namespace.netlink(lambda ip: list(ip.get_links()))
-            ):
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"a cable of {namespace.name} does not come up")
-                time.sleep(0.02)
-
-    def close(self) -> None:
-        """Take everything down. Harmless when repeated."""
-        for namespace in self.namespaces:
-            namespace.close()
-        self._temporary.cleanup()
-
-    def __enter__(self) -> Internet:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 def _hosts() -> str:

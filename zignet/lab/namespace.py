@@ -164,6 +164,10 @@ class Namespace:
 
         self.netlink(work)
 
+    def link(self, interface: str, **what: Any) -> None:
+        """Change an interface: `mtu`, `state`, `master` (an index)."""
+        self.netlink(lambda ip: ip.link("set", index=ip.link_lookup(ifname=interface)[0], **what))
+
     def route(self, destination: str, gateway: str | None = None, interface: str | None = None) -> None:
         """Add a route: `default6` is IPv6's default."""
 

@@ -301,6 +301,7 @@ def main(arguments: list[str]) -> None:
     loop = Loop()
     Proxy(loop, host, int(port), dict(user.split(":", 1) for user in users))
     signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us, and will stop us
     print("ready", flush=True)
     loop.run()
 

@@ -215,6 +215,7 @@ async def run(site: Site) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stopped.set)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who started us, and will stop us
     everywhere = None
     options: dict[str, Any] = {"backlog": 4096, "limit": MAX_HEAD}
     servers = [
