@@ -7,6 +7,13 @@
 The file's keys are the fields of the dataclasses in `model`, each with the reader that understands its value:
 
     state_dir: ~/.zignet
+    key_file: ~/.zignet/identity
+    listen: ["udp://[::]:51830"]
+    peers:
+      - {name: peer_us, key: ..., endpoint: "203.0.113.9:51830", psk_file: ./us.psk, keepalive: 25}
+      - file: ./peers.txt
+    inbound: {default_action: deny, allow: [...], deny: []}
+    cipher: auto
     tun:    {name: zig0, mtu: 1500, range: 100.64.0.0/10, listener: loopback, offload: auto}
     proxy:  {mode: global, bypass: [192.168.0.0/16]}
     exits:
@@ -21,14 +28,17 @@ The file's keys are the fields of the dataclasses in `model`, each with the read
     mark: 0x7a67
     table: 31335
 
-No secret is ever in it: a password lives in a file of its own, which is named here and read by the exit.
+No secret is ever in it: passwords and keys live in files of their own, which are named here and read by who needs them.
 """
 
 from zignet.config.load import load_config, parse_config
 from zignet.config.model import (
     Config,
     ExitConfig,
+    InboundConfig,
     LimitsConfig,
+    Listen,
+    PeerConfig,
     ProxyConfig,
     SniffConfig,
     TimeoutsConfig,
@@ -42,7 +52,10 @@ __all__ = [
     "Config",
     "ConfigError",
     "ExitConfig",
+    "InboundConfig",
     "LimitsConfig",
+    "Listen",
+    "PeerConfig",
     "Problem",
     "ProxyConfig",
     "SniffConfig",

@@ -6,22 +6,24 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from functools import partial
-from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from zignet.config import values
 from zignet.config.document import MAX_BYTES, Items, Node, Scalar, Table, compose
+from zignet.config.files import read_text
 from zignet.config.model import (
     Config,
     ExitConfig,
+    InboundConfig,
     LimitsConfig,
     ProxyConfig,
     SniffConfig,
     TimeoutsConfig,
     TunConfig,
 )
+from zignet.config.peers import Roll, in_own_range
 from zignet.config.problem import ConfigError, Problem
 from zignet.config.reader import Reader, Reading, entries, one, path, read_fields, read_section
 from zignet.routing import RESERVED, Lines, check_lines, did_you_mean, read_lines
@@ -45,7 +47,7 @@ _OTHERS_MAY_READ = stat.S_IROTH | stat.S_IWOTH
 def load_config(file: Path | str) -> Config:
     """The configuration in a file. Raises `ConfigError` with every mistake that was found."""
     try:
-        text = _read(Path(file), MAX_BYTES)
+        text = read_text(Path(file), MAX_BYTES)
     except ValueError as error:
         raise ConfigError([Problem(str(file), 0, "", str(error))]) from None
     return parse_config(text, file)
@@ -59,6 +61,7 @@ def parse_config(text: str, file: Path | str = "zignet.yaml") -> Config:
     reading = Reading(str(file), Path(file).absolute().parent, problems)
     if root is None or (isinstance(root, Scalar) and root.is_null):
         root = Table(1, {})
+    roll = Roll()
     config = read_section(
         Config,
         root,
@@ -72,9 +75,12 @@ def parse_config(text: str, file: Path | str = "zignet.yaml") -> Config:
             "timeouts": _section(TimeoutsConfig),
             "exits": _exits,
             "routes": _routes,
+            "peers": roll.read,
+            "inbound": _section(InboundConfig),
         },
     )
     _check_together(config, root, reading)
+    roll.check(config, reading)
     if reading.problems:
         raise ConfigError(
             sorted(reading.problems, key=lambda problem: (problem.file != str(file), problem.line))
@@ -201,29 +207,11 @@ def _rules_of_file(node: Node, key: str, reading: Reading) -> Iterator[tuple[str
     found = path(node, key, reading)
     if isinstance(found, Path):
         try:
-            text = _read(found, MAX_RULE_BYTES)
+            text = read_text(found, MAX_RULE_BYTES)
         except ValueError as error:
             reading.complain(node.line, key, str(error))
             return
         yield from read_lines(text.splitlines(), str(found))
-
-
-def _read(file: Path, most: int) -> str:
-    """A text file. Raises `ValueError` with a message that names it where that is not plain already."""
-    try:
-        if not stat.S_ISREG(file.stat().st_mode):  # before it is opened: a pipe would wait for its writer
-            raise ValueError(f"{file} is not a file")
-        with file.open("rb") as stream:
-            content = stream.read(most + 1)
-    except OSError as error:
-        raise ValueError(f"{file}: {error.strerror}") from None
-    if len(content) > most:
-        raise ValueError(f"{file} is larger than {most >> 20} MiB")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{file} is not UTF-8 text (line {line})") from None
 
 
 # together
@@ -237,22 +225,25 @@ def _check_together(config: Config, root: Node, reading: Reading) -> None:
     if config.limits.half_open > config.limits.flows:
         line = _line_of(root, "limits", "half_open") or _line_of(root, "limits", "flows")
         reading.complain(line, "limits.half_open", "more than limits.flows, which it is a part of")
+    mtu_line = _line_of(root, "tun", "peer_mtu")
+    if mtu_line and config.tun.peer_mtu > config.tun.mtu:
+        reading.complain(mtu_line, "tun.peer_mtu", f"more than tun.mtu, which is {config.tun.mtu}")
+    if len(config.listen) > 1:
+        reading.complain(
+            _line_of(root, "listen"),
+            "listen",
+            "one socket serves all peers, so one address is all there can be; udp://[::]:51830 is IPv4 and IPv6",
+        )
+    for key in sorted(str(key) for key in config.inbound.allow & config.inbound.deny):
+        reading.complain(_line_of(root, "inbound", "deny"), "inbound.deny", f"{key} is in inbound.allow, too")
     for name, settings in config.exits.items():
-        if settings.address is not None and _inside(settings.address, config.tun):
+        if settings.address is not None and in_own_range(settings.address, config.tun):
             reading.complain(
                 _line_of(root, "exits", name, "address"),
                 f"exits.{name}.address",
                 f"{settings.address} lies in ZigNet's own range (tun.range, tun.range6): "
                 "its flows would go in circles",
             )
-
-
-def _inside(address: str, tun: TunConfig) -> bool:
-    try:
-        host = ip_address(address.rpartition(":")[0].strip("[]"))
-    except ValueError:
-        return False  # a name
-    return host in (tun.range if host.version == 4 else tun.range6)
 
 
 def _line_of(node: Node, *keys: str) -> int:

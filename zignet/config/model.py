@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from zignet.config import values
-from zignet.config.reader import key_of, many, one, path, setting
+from zignet.config.reader import key_of, keys, many, one, path, psk_file, setting
+from zignet.identity import PublicKey
 from zignet.routing import Lines
 
 __all__ = [
     "Config",
     "ExitConfig",
+    "InboundConfig",
     "LimitsConfig",
+    "Listen",
+    "PeerConfig",
     "ProxyConfig",
     "SniffConfig",
     "TimeoutsConfig",
@@ -33,6 +37,7 @@ class TunConfig:
     mtu: int = setting(1500, one(values.whole(1280, 65535)))  # bytes; IPv6 needs 1280 (RFC 8200 §5)
     range: IPv4Network = setting(IPv4Network("100.64.0.0/10"), one(values.range4))
     range6: IPv6Network = setting(IPv6Network("fd5a:6967:6e65::/48"), one(values.range6))
+    peer_mtu: int = setting(1420, one(values.whole(1280, 9000)))  # bytes; of the routes to peers
     listener: str = setting("loopback", one(values.choice("loopback", "tun")))
     offload: str = setting("auto", one(values.choice("auto", "off")))
     descriptor: int | None = setting(None, one(values.device), key="device")  # a TUN that is already open
@@ -41,6 +46,11 @@ class TunConfig:
     def address(self) -> IPv4Address:
         """This host's own address: the range's first."""
         return self.range.network_address + 1
+
+    @property
+    def route_mtu(self) -> int:
+        """The MTU of the routes to peers: no more than that of the interface."""
+        return min(self.mtu, self.peer_mtu)
 
     @property
     def aliases(self) -> IPv4Network:
@@ -110,10 +120,56 @@ class ExitConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Listen:
+    """Where peers' datagrams come in. `::` is IPv4 as well."""
+
+    host: str  # an address, without brackets
+    port: int  # 0: any that is free
+
+    @classmethod
+    def parse(cls, text: str) -> Listen:
+        """From `udp://[::]:51830`. Raises `ValueError`."""
+        return cls(*values.udp_address(text))
+
+    def __str__(self) -> str:
+        return f"udp://[{self.host}]:{self.port}" if ":" in self.host else f"udp://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    """A peer that this host knows beforehand. There may be 100,000, so it is small: 350 bytes with all it holds."""
+
+    name: str
+    key: PublicKey
+    endpoint: str | None = setting(None, one(values.host_port))  # host:port; the host may be a name
+    psk_file: Path | None = setting(None, psk_file)  # checked, not kept: see `identity.read_psk`
+    keepalive_s: int = setting(0, one(values.keepalive), key="keepalive")  # 0: none
+    address: IPv4Address | None = setting(None, one(values.address4))  # its address here, if it is fixed
+
+
+@dataclass(frozen=True, slots=True)
+class InboundConfig:
+    """Who may come in. A configured peer may, unless it is denied; `deny` is looked at first."""
+
+    default_action: str = setting("deny", one(values.choice("deny", "allow")))
+    allow: frozenset[PublicKey] = setting(frozenset(), keys)
+    deny: frozenset[PublicKey] = setting(frozenset(), keys)
+
+
+DEFAULT_LISTEN = Listen("::", 51830)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of it. Equal configurations compare equal, so a reload sees which parts changed."""
 
     state_dir: Path = setting(lambda: Path("~/.zignet").expanduser(), path)
+    key_file: Path | None = setting(None, path)  # None: `identity_file` says
+    key_log: Path | None = setting(None, path)  # where session keys are written, for `zignet wire-dump`
+    cipher: str = setting("auto", one(values.choice("auto", "aes", "chacha20")))
+    listen: tuple[Listen, ...] = setting((), many(Listen.parse))  # (): `listening` says
+    peers: tuple[PeerConfig, ...] = ()
+    inbound: InboundConfig = field(default_factory=InboundConfig)
     tun: TunConfig = field(default_factory=TunConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     exits: Mapping[str, ExitConfig] = field(default_factory=dict)  # besides `direct` and `block`
@@ -123,6 +179,18 @@ class Config:
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
     mark: int = setting(0x7A67, one(values.whole(1, 0xFFFFFFFF)))  # fwmark of our own sockets
     table: int = setting(31335, one(values.table))  # routing table whose default is the TUN
+
+    @property
+    def identity_file(self) -> Path:
+        """The file with this node's key."""
+        return self.key_file or self.state_dir / "identity"
+
+    @property
+    def listening(self) -> tuple[Listen, ...]:
+        """Where to listen: what the file says; port 51830 if it speaks of peers and not of that; else nowhere."""
+        if self.listen:
+            return self.listen
+        return (DEFAULT_LISTEN,) if self.peers or self.inbound != InboundConfig() else ()
 
     @classmethod
     def default(cls) -> Config:
@@ -154,12 +222,16 @@ def _plain(value: Any) -> Any:
         return [{"rule": line.text, "where": line.where} for line in value]
     if isinstance(value, TunConfig):
         return {**_section(value), "device": "auto" if value.descriptor is None else f"fd:{value.descriptor}"}
+    if isinstance(value, PublicKey | Listen):
+        return str(value)
     if is_dataclass(value):
         return _section(value)
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
+    if isinstance(value, frozenset):
+        return sorted(_plain(each) for each in value)
     if value is None or isinstance(value, str | int | float):
         return value
     return str(value)

@@ -9,9 +9,22 @@ from typing import Any, TypeVar, cast
 
 from zignet.config.document import Items, Node, Scalar, Table
 from zignet.config.problem import Problem
+from zignet.identity import KeyFileError, PublicKey, read_psk
 from zignet.routing import did_you_mean
 
-__all__ = ["Reader", "Reading", "key_of", "many", "one", "path", "read_fields", "read_section", "setting"]
+__all__ = [
+    "Reader",
+    "Reading",
+    "key_of",
+    "keys",
+    "many",
+    "one",
+    "path",
+    "psk_file",
+    "read_fields",
+    "read_section",
+    "setting",
+]
 
 S = TypeVar("S")
 
@@ -97,6 +110,23 @@ def path(node: Node, key: str, reading: Reading) -> Any:
             raise ValueError(f'"{text}": whose home directory is not known') from None
 
     return one(resolve)(node, key, reading)
+
+
+def keys(node: Node, key: str, reading: Reading) -> Any:
+    """A list of public keys, as a set."""
+    found = many(PublicKey.from_text)(node, key, reading)
+    return frozenset(found) if isinstance(found, tuple) else found
+
+
+def psk_file(node: Node, key: str, reading: Reading) -> Any:
+    """The path, once it is seen that a pre-shared key is in it, and that others can't read it."""
+    found = path(node, key, reading)
+    if isinstance(found, Path):
+        try:
+            read_psk(found)
+        except KeyFileError as error:
+            reading.complain(node.line, key, str(error))
+    return found
 
 
 def read_section(

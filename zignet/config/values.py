@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from ipaddress import AddressValueError, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import (
+    AddressValueError,
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 
-from zignet.routing import did_you_mean
+from zignet.routing import RESERVED, did_you_mean
 
 __all__ = [
+    "address4",
     "choice",
     "device",
     "duration",
     "flag",
     "host_port",
     "interface",
+    "keepalive",
     "network",
+    "peer_name",
     "range4",
     "range6",
     "size",
     "some_text",
     "table",
+    "udp_address",
     "whole",
 ]
 
@@ -28,9 +40,12 @@ _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|min|h|d)?", re.ASCII)
 _SECONDS = {"ms": 0.001, None: 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"([0-9]+) ?(?:(B)|([kKM])(?:i?B)?)?", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
+_PEER = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?", re.ASCII)  # one DNS label
+_LIKE_A_KEY = re.compile(r"[a-z2-7]{56}", re.ASCII)
 
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 _KERNELS_TABLES = {253: "default", 254: "main", 255: "local"}  # /etc/iproute2/rt_tables
+_NOT_PEERS = frozenset({"admin", *(word.lower() for word in RESERVED)})
 _INTERFACE = 15  # bytes, IFNAMSIZ without its zero
 
 
@@ -166,6 +181,58 @@ def host_port(text: str) -> str:
     elif _HOST.fullmatch(host) is None:
         raise ValueError(f'"{host}" is not a host name or an address')
     return text
+
+
+def udp_address(text: str) -> tuple[str, int]:
+    """Address and port of `udp://[::]:51830`; port 0 is any that is free."""
+    scheme, mark, rest = text.partition("://")
+    if not mark or scheme != "udp":
+        raise ValueError(f'"{text}" is not a UDP address such as udp://[::]:51830')
+    host, colon, port = rest.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit() and len(port) <= 5 and int(port) <= 65535):
+        raise ValueError(f'"{text}" does not end in a port, as in udp://[::]:51830')
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        found = ip_address(bare)
+    except ValueError:
+        raise ValueError(
+            f'"{host}" is not an address of this host; [::] is all of them, IPv4 and IPv6'
+        ) from None
+    if (found.version == 6) != (bare != host) or getattr(found, "scope_id", None) or found.is_multicast:
+        raise ValueError(f'"{text}" is not an address to listen on, such as udp://[::]:51830')
+    return str(found), int(port)
+
+
+def peer_name(text: str) -> str:
+    """What a peer is called here: a DNS label, in which `_` is allowed."""
+    if _PEER.fullmatch(text) is None:
+        raise ValueError(
+            f'"{text}" is not a name for a peer: 1 to 63 letters, digits, "-" and "_", with no "-" at an end'
+        )
+    folded = text.lower()
+    if folded in _NOT_PEERS:
+        raise ValueError(f'"{text}" means something else already; choose another name')
+    if len(text) == 56 and _LIKE_A_KEY.fullmatch(folded):
+        raise ValueError(f'"{text}" looks like the name of a key, so it can\'t be the name of a peer')
+    return text
+
+
+def keepalive(text: str) -> int:
+    """Whole seconds between two keepalives; 0, or `off`, for none."""
+    if text.lower() in ("off", "no", "false"):
+        return 0
+    seconds = duration(0, 65535)(text)
+    if seconds != int(seconds):
+        raise ValueError(f"{text} is not a whole number of seconds")
+    return int(seconds)
+
+
+def address4(text: str) -> IPv4Address:
+    """An IPv4 address."""
+    try:
+        return IPv4Address(text)
+    except AddressValueError:
+        raise ValueError(f'"{text}" is not an IPv4 address such as 100.64.0.9') from None
 
 
 def interface(text: str) -> str:

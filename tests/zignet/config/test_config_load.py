@@ -107,8 +107,8 @@ colour: blue
         'z.yaml:11: routes[2]: expected a rule line or "file: ./rules.txt"; '
         "put quotes around a rule with a colon",
         "z.yaml:12: limits.half_open: more than limits.flows, which it is a part of",
-        "z.yaml:13: colour: unknown key; known: exits, limits, mark, proxy, routes, sniff, state_dir, table, "
-        "timeouts, tun",
+        "z.yaml:13: colour: unknown key; known: cipher, exits, inbound, key_file, key_log, limits, listen, "
+        "mark, peers, proxy, routes, sniff, …",
     ]
 
 
@@ -133,6 +133,19 @@ colour: blue
         ("exits: {x: {type: http, address: '100.64.9.9:1'}}", "exits.x.address: 100.64.9.9:1 lies in"),
         ("exits: {x: {type: http, address: '[fd5a:6967:6e65::9]:1'}}", "lies in ZigNet's own range"),
         ("mark: 0\n", "mark: 0 is not within"),
+        ("tun: {peer_mtu: 1279}", "tun.peer_mtu: 1279 is not within 1280 to 9000"),
+        ("tun: {peer_mtu: 1501}", "tun.peer_mtu: more than tun.mtu, which is 1500"),
+        ("cipher: aes256", 'cipher: "aes256" is not one of auto, aes, chacha20'),
+        ("listn: []", 'did you mean "listen"?'),
+        ("listen: udp://[::]:51830", "listen: expected a list"),
+        ("listen: ['tcp://[::]:51830']", "listen[0]: "),
+        ("listen: ['udp://[::]:1', 'udp://0.0.0.0:2']", "listen: one socket serves all peers"),
+        ("inbound: {default: deny}", 'did you mean "default_action"?'),
+        ("inbound: {default_action: admit}", "is not one of deny, allow"),
+        ("inbound: {policies: []}", "inbound.policies: unknown key"),
+        ("inbound: {allow: [laptop]}", 'inbound.allow[0]: "laptop" has 6 characters'),
+        ("inbound: {allow: x}", "inbound.allow: expected a list"),
+        ("key_file:", "key_file: there is no value"),
         ("table: 254\n", "table: 254 is the kernel's table main"),
         ("state_dir: ~nobody-of-this-name/x", "home directory is not known"),
         ("sniff: {limit: 1}", "sniff.limit: 1 is not within"),
@@ -250,6 +263,7 @@ def test_a_long_error_is_cut():
     assert text.endswith("… and 30 more")
 
 
+KEY = "25njqamcweflpvkl73j4szahhihoc4xt3ktcgjnpaingr5yhkenm3iqb"
 KEYS = [
     "tun",
     "proxy",
@@ -264,10 +278,16 @@ KEYS = [
     "file",
     "bypass",
     "range",
+    "listen",
+    "peers",
+    "key",
+    "endpoint",
+    "inbound",
+    "allow",
 ]
 TREES = st.recursive(
     st.none()
-    | st.sampled_from(["socks5", "1.2.3.4:5", "10.0.0.0/8", "fd:1", "MATCH,x", ""])
+    | st.sampled_from(["socks5", "1.2.3.4:5", "10.0.0.0/8", "fd:1", "MATCH,x", "", "udp://[::]:1", KEY])
     | st.integers()
     | st.text(max_size=5),
     lambda inner: (

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zignet.config import Config, TunConfig, parse_config
+from zignet.config import Config, InboundConfig, Listen, PeerConfig, TunConfig, parse_config
+from zignet.identity import PublicKey, SecretKey
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,36 @@ def test_what_holds_without_a_file():
         30,
     )
     assert len(config.routes) == 0
+    assert (config.listen, config.peers, config.inbound) == ((), (), InboundConfig())
+    assert config.inbound.default_action == "deny"
+    assert (config.cipher, config.key_log, config.tun.peer_mtu) == ("auto", None, 1420)
+
+
+KEY = SecretKey(bytes(32)).public
+OTHER = SecretKey(bytes(31) + b"\1").public
+
+
+def test_where_it_listens():
+    assert Config().listening == ()
+    assert parse_config("inbound: {default_action: deny}").listening == ()
+    usual = (Listen("::", 51830),)
+    assert parse_config("inbound: {default_action: allow}").listening == usual
+    assert parse_config(f"inbound: {{allow: [{KEY}]}}").listening == usual
+    assert parse_config(f"peers: [{{name: a, key: {KEY}}}]").listening == usual
+    text = f"listen: ['udp://192.0.2.1:7']\npeers: [{{name: a, key: {KEY}}}]"
+    assert parse_config(text).listening == (Listen("192.0.2.1", 7),)
+
+
+def test_where_the_key_is(tmp_path: Path):
+    assert Config(state_dir=tmp_path).identity_file == tmp_path / "identity"
+    config = parse_config("key_file: ./my.key\nkey_log: /tmp/log", tmp_path / "z.yaml")
+    assert config.identity_file == tmp_path / "my.key"
+    assert config.key_log == Path("/tmp/log")
+
+
+def test_routes_to_peers_fit_the_interface():
+    assert TunConfig(mtu=1280).route_mtu == 1280
+    assert TunConfig(mtu=9000, peer_mtu=8920).route_mtu == 8920
 
 
 def test_it_does_not_change():
@@ -91,3 +122,40 @@ timeouts: {tcp: 2h}
     for section in ("tun", "proxy", "limits", "sniff", "timeouts"):
         again = parse_config(json.dumps({section: shown[section]}))
         assert again.to_json()[section] == shown[section]
+
+
+def test_json_of_peers_reads_back():
+    text = f"""
+listen: ["udp://[::]:51830"]
+peers:
+  - {{name: us, key: {KEY}, endpoint: "[2001:db8::1]:51830", keepalive: 25, address: 100.64.0.7}}
+  - {{name: de, key: {OTHER.base58}}}
+inbound: {{default_action: allow, deny: [{OTHER.hex}]}}
+cipher: aes
+"""
+    shown = json.loads(json.dumps(parse_config(text).to_json()))
+    assert shown["listen"] == ["udp://[::]:51830"]
+    assert shown["inbound"] == {"default_action": "allow", "allow": [], "deny": [OTHER.name]}
+    assert shown["peers"][0] == {
+        "name": "us",
+        "key": KEY.name,
+        "endpoint": "[2001:db8::1]:51830",
+        "psk_file": None,
+        "keepalive": 25,
+        "address": "100.64.0.7",
+    }
+    shown["peers"] = [
+        {key: value for key, value in peer.items() if value is not None} for peer in shown["peers"]
+    ]
+    for section in ("listen", "peers", "inbound", "cipher"):
+        again = parse_config(json.dumps({section: shown[section]}))
+        assert getattr(again, section) == getattr(parse_config(text), section)
+
+
+def test_a_reload_sees_what_changed():
+    first, second = (
+        PeerConfig("a", PublicKey.from_bytes(KEY.ed), address=IPv4Address("100.64.0.9")) for _ in "ab"
+    )
+    assert Config(peers=(first,)) == Config(peers=(second,))
+    assert Config(peers=(first,)) != Config(peers=(dataclasses.replace(second, keepalive_s=5),))
+    assert first != dataclasses.replace(first, key=OTHER)

@@ -127,7 +127,85 @@ def test_tables_that_can_not_be_ours(text: str):
         values.table(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("udp://[::]:51830", ("::", 51830)),
+        ("udp://0.0.0.0:0", ("0.0.0.0", 0)),
+        ("udp://192.0.2.1:65535", ("192.0.2.1", 65535)),
+        ("udp://[2001:DB8:0::1]:1", ("2001:db8::1", 1)),
+    ],
+)
+def test_where_to_listen(text: str, address: tuple[str, int]):
+    assert values.udp_address(text) == address
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "51830",
+        ":51830",
+        "[::]:51830",
+        "tcp://[::]:51830",
+        "udp://[::]",
+        "udp://:::51830",
+        "udp://::1:51830",
+        "udp://[192.0.2.1]:1",
+        "udp://host.example:1",
+        "udp://*:1",
+        "udp://[::]:65536",
+        "udp://[::]:x",
+        "udp://[::]:²",
+        "udp://[fe80::1%eth0]:1",
+        "udp://224.0.0.1:1",
+    ],
+)
+def test_where_nobody_listens(text: str):
+    with pytest.raises(ValueError, match=r"udp://\[::\]:51830|address"):
+        values.udp_address(text)
+
+
+@pytest.mark.parametrize("text", ["a", "peer_us", "Alice-2", "_x", "7", "a" * 63, "a-" * 27 + "aa1"])
+def test_names_of_peers(text: str):
+    assert values.peer_name(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "-a", "a-", "a b", "a.b", "ä", "a" * 64, "direct", "Block", "ADMIN", "reject", "a" * 56, "A7" * 28],
+)
+def test_what_no_peer_is_called(text: str):
+    with pytest.raises(ValueError, match="name"):
+        values.peer_name(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("off", 0), ("no", 0), ("25", 25), ("25s", 25), ("1m", 60), ("65535", 65535)],
+)
+def test_keepalives(text: str, seconds: int):
+    assert values.keepalive(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "on", "-1", "1.5", "500ms", "65536", "1d"])
+def test_what_is_no_keepalive(text: str):
+    with pytest.raises(ValueError, match=r"duration|whole|within"):
+        values.keepalive(text)
+
+
+def test_ipv4_addresses():
+    assert str(values.address4("100.64.0.9")) == "100.64.0.9"
+    for text in ("", "100.64.0", "100.64.0.9/32", "::1", "01.2.3.4"):
+        with pytest.raises(ValueError, match="not an IPv4 address"):
+            values.address4(text)
+
+
 READERS = [
+    values.udp_address,
+    values.peer_name,
+    values.keepalive,
+    values.address4,
     values.some_text,
     values.flag,
     values.choice("a", "b"),

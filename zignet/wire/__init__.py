@@ -1,0 +1,92 @@
+"""What crosses the wire inside of a session: frames, and the datagrams that seal them (docs/protocol.md §4, §6, §7).
+
+Five nouns carry the package:
+
+- *frame*: what one data message seals: four bytes of header, then a packet without its IP header, a piece of a
+  larger frame, or a control frame. A frame that is malformed raises `BadFrame`.
+- *strip*, *rebuild*: from an IP packet to its frame, and back under other addresses. ICMP errors carry a packet
+  inside, whose addresses change likewise.
+- *control frame*: what two nodes say to each other; each is a value with `encode`, and `parse_control` reads it.
+- *pieces*: of a frame that is larger than the path (`split`); one peer's `Fragments` join them, within the
+  `Budget` of all.
+- *data message*: index, counter, seal (`seal`, `unseal`).
+
+Nothing here reads a socket or a clock. `headers` and `data` are the slow path and the oracle of the packet path that
+`zignet.peers` compiles.
+
+For people who look at packets, and imported by them alone: `capture` (pcap, pcapng), `links` (the UDP datagrams in
+it), `describe` (what a datagram says), `keylog` (the keys to open it).
+"""
+
+from zignet.wire.data import (
+    COUNTER_END,
+    DATA_HEADER,
+    DATA_LEAST,
+    TAG,
+    BadDatagram,
+    kind_of,
+    parse_data,
+    seal,
+    unseal,
+)
+from zignet.wire.ecn import combine, outside
+from zignet.wire.fragment import FRAGMENT_HEADER, Budget, Fragments, split
+from zignet.wire.frame import (
+    FRAME_HEADER,
+    Answer,
+    BadFrame,
+    Challenge,
+    Control,
+    ControlFrame,
+    Farewell,
+    FarewellReason,
+    Flag,
+    Keepalive,
+    Ping,
+    Pong,
+    Protocol,
+    Refusal,
+    Refused,
+    is_known,
+    parse_control,
+)
+from zignet.wire.headers import rebuild, strip
+from zignet.wire.mss import clamp_mss
+
+__all__ = [
+    "COUNTER_END",
+    "DATA_HEADER",
+    "DATA_LEAST",
+    "FRAGMENT_HEADER",
+    "FRAME_HEADER",
+    "TAG",
+    "Answer",
+    "BadDatagram",
+    "BadFrame",
+    "Budget",
+    "Challenge",
+    "Control",
+    "ControlFrame",
+    "Farewell",
+    "FarewellReason",
+    "Flag",
+    "Fragments",
+    "Keepalive",
+    "Ping",
+    "Pong",
+    "Protocol",
+    "Refusal",
+    "Refused",
+    "clamp_mss",
+    "combine",
+    "is_known",
+    "kind_of",
+    "outside",
+    "parse_control",
+    "parse_data",
+    "rebuild",
+    "seal",
+    "split",
+    "strip",
+    "unseal",
+]
