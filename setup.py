@@ -20,6 +20,8 @@ COMPILED = [
     "nat.tally",
     "nat.tcp",
     "nat.udp",
+    "zignet.peers.receive",
+    "zignet.peers.send",
 ]
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.machinery
+from collections.abc import Sequence
 
 from nat.exit import Chooser, Exit, Route, Target
 from nat.settings import Settings
@@ -43,8 +44,8 @@ COMPILED = (
 )
 
 
-def compiled_modules() -> dict[str, bool]:
+def compiled_modules(names: Sequence[str] = COMPILED) -> dict[str, bool]:
     """Which modules of the packet path run compiled; the others run as they stand."""
     endings = tuple(importlib.machinery.EXTENSION_SUFFIXES)
-    found = {name: importlib.import_module(name).__file__ or "" for name in COMPILED}
+    found = {name: importlib.import_module(name).__file__ or "" for name in names}
     return {name: file.endswith(endings) for name, file in found.items()}

@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
 import cython
@@ -104,6 +105,13 @@ class Gateway:
     table: Any = cython.declare(object, visibility="public")
     udp: Any = cython.declare(object, visibility="public")
     slow: Any = cython.declare(object, visibility="public")
+    peers: Any = cython.declare(object, visibility="public")
+    near4: cython.uint  # the peers' IPv4 block, but for the aliases in it
+    mask4: cython.uint
+    alias4: cython.uint
+    alias_mask4: cython.uint
+    near6: cython.ulonglong  # the upper half of the peers' IPv6 addresses
+    mask6: cython.ulonglong
     gone: Any = cython.declare(object, visibility="public")
     dropped: Any = cython.declare(object, visibility="readonly")
     packets_in = cython.declare(cython.ulonglong, visibility="readonly")
@@ -124,6 +132,9 @@ class Gateway:
         self.no_header = bytes(self.header)
         self.dropped = Counter()
         self.packet = Packet(self.raw)
+        self.peers = None
+        self.near4 = self.mask4 = self.alias4 = self.alias_mask4 = 0
+        self.near6 = self.mask6 = 0
         self.packets_in = 0
         self.packets_out = 0
         self.bytes_in = 0
@@ -202,7 +213,39 @@ class Gateway:
                     return
         elif protocol == UDP and self.udp is not None and self.udp.datagram(at, length):
             return
-        self.slow(at, length)
+        if self.peers is not None and self.is_near(at, length):
+            self.peers.outward(at, length)
+        else:
+            self.slow(at, length)
+
+    def lead_to_peers(
+        self, peers: Any, block4: IPv4Network, aliases4: IPv4Network, block6: IPv6Network
+    ) -> None:
+        """Packets for these blocks, but for the aliases, go to `peers.outward(at, length)`, in this buffer."""
+        self.peers = peers
+        self.near4, self.mask4 = int(block4.network_address), int(block4.netmask)
+        self.alias4, self.alias_mask4 = int(aliases4.network_address), int(aliases4.netmask)
+        self.near6, self.mask6 = int(block6.network_address) >> 64, int(block6.netmask) >> 64
+
+    @cython.cfunc
+    @cython.inline
+    def is_near(self, at: cython.Py_ssize_t, length: cython.Py_ssize_t) -> cython.bint:
+        """Whether the target is a peer's local address."""
+        view = self.view
+        k: cython.Py_ssize_t
+        if view[at] >> 4 == 4:
+            if length < 20:
+                return False
+            target: cython.uint = 0
+            for k in range(at + 16, at + 20):
+                target = (target << 8) | view[k]
+            return target & self.mask4 == self.near4 and target & self.alias_mask4 != self.alias4
+        if length < 40:
+            return False
+        upper: cython.ulonglong = 0
+        for k in range(at + 24, at + 32):
+            upper = (upper << 8) | view[k]
+        return upper & self.mask6 == self.near6
 
     @cython.cfunc
     @cython.inline
@@ -278,6 +321,11 @@ class Gateway:
         n = self.header + len(packet)
         self.raw[:n] = self.no_header + packet
         self.handle(n)
+
+    def feed_read(self, read: bytes) -> None:
+        """Handle a packet that was kept as it was read, its virtio_net_hdr included."""
+        self.raw[: len(read)] = read
+        self.handle(len(read))
 
     def parsed(self, read: bytes, quoted: bool = False) -> Packet | None:
         """A packet that was kept as it was read, back in the buffer and parsed; None if it is malformed.

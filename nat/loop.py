@@ -13,6 +13,7 @@ import logging
 import os
 import select
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -75,6 +76,7 @@ class Loop:
     ready: list[Callable[[], object]]
     closing: list[Any]
     expiries: list[Expiry]
+    mailbox: deque[Callable[[], object]]
     running: cython.bint
     wake_reader: cython.int
     wake_writer: cython.int
@@ -87,6 +89,7 @@ class Loop:
         self.ready = []
         self.closing = []
         self.expiries = []
+        self.mailbox = deque()
         self.running = True  # a stop that comes before the first turn counts
         self.wake_reader, self.wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.epoll.register(self.wake_reader, READ)
@@ -138,6 +141,11 @@ class Loop:
         queue = Expiry(delay_s, expired)
         self.expiries.append(queue)
         return queue
+
+    def from_thread(self, callback: Callable[[], object]) -> None:
+        """Call back in the next turn. The only method, with `wake`, that another thread may call."""
+        self.mailbox.append(callback)
+        self.wake()
 
     # --- running
 
@@ -217,11 +225,13 @@ class Loop:
             log.exception("a callback failed")
 
     def drain(self) -> None:
-        """Empty the pipe that woke us."""
+        """Empty the pipe that woke us, and do what other threads have asked for."""
         try:
             os.read(self.wake_reader, 4096)
         except BlockingIOError:
             pass
+        while self.mailbox:
+            self.guard(self.mailbox.popleft())
 
     def close_all(self) -> None:
         """Close what this turn has finished with."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nat
+from zignet import packet_path
 
 ROOT = Path(__file__).parent.parent
 
@@ -21,7 +21,7 @@ def compiled_by_setup() -> list[str]:
 
 
 def test_what_is_compiled_is_what_version_tells_of():
-    assert tuple(compiled_by_setup()) == nat.COMPILED
+    assert tuple(compiled_by_setup()) == packet_path.COMPILED
 
 
 def test_the_build_succeeds_without_a_compiler(tmp_path):

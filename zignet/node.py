@@ -18,6 +18,8 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from functools import partial
+from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +46,22 @@ from zignet.config import Config, ConfigError, LimitsConfig, load_config
 from zignet.control import Place, handler_for
 from zignet.control.service import ControlService
 from zignet.exits import AnyExit, ExitSetupError, build_exits
+from zignet.identity import SecretKey, address6, read_key
+from zignet.noise import Stamps
+from zignet.peers import Hub, Local, StampFile, Store, device
 from zignet.report import Report
 from zignet.routing import RuleError, Rules, build_rules
+from zignet.transport import Udp, UdpError
 
 __all__ = ["Node", "main"]
 
 log = logging.getLogger("zignet")
 
 SPARE_DESCRIPTORS = 64
+NEED_RESTART = (
+    *("state_dir", "key_file", "key_log", "cipher", "listen", "tun", "proxy"),
+    *("limits", "sniff", "timeouts", "mark", "table"),
+)
 LOOK_AGAIN_S = 0.05  # for a reload that takes a while
 
 
@@ -73,7 +83,10 @@ class Node:
         self.failure = ""
         self.tun: Any = None
         self.engine: Engine
-        self.plan = plan_of(config)
+        self.secret = read_key(config.identity_file) if config.listening else None
+        self.address6 = own_address6(config, self.secret)
+        self.hub: Hub | None = None  # None: no peers are configured
+        self.plan = plan_of(config, self.address6)
 
     def run(self) -> None:
         """From nothing to a stopped node, and everything back as it was. Raises what went wrong, as a Fault."""
@@ -85,6 +98,7 @@ class Node:
 
     def _with_tun(self, place: Place) -> None:
         settings = self.config.tun
+        underlay = open_underlay(self.config)  # before anything is changed: the port may be taken
         device = "auto" if settings.descriptor is None else f"fd:{settings.descriptor}"
         self.tun = open_tun(device, settings.name, settings.offload)
         self.plan = replace(self.plan, name=self.tun.name)
@@ -93,6 +107,8 @@ class Node:
             if not given:
                 self._configure()
             self.engine = self._engine()
+            if self.secret is not None and underlay is not None:
+                self.hub = build_hub(self, self.secret, underlay)
             if not given:
                 self._probe_listener()
                 self._note(apply(self.plan))
@@ -101,6 +117,8 @@ class Node:
             if not given:
                 remove(self.plan)
             self.tun.close()
+            if underlay is not None:
+                underlay.close()
 
     def _configure(self) -> None:
         """Addresses first, traffic last: no packet of an application meets a half-made engine."""
@@ -135,13 +153,11 @@ class Node:
         engine.listen(b"\x7f\x00\x00\x01" if loopback else config.tun.address.packed)
         if self.ipv6:  # no loopback here: there is no route_localnet for IPv6
             try:
-                engine.listen(config.tun.address6.packed)
+                engine.listen(self.address6.packed)
             except OSError as error:
                 if config.tun.descriptor is None:
                     raise
-                log.info(
-                    "IPv6 is not carried: %s is not on %s (%s)", config.tun.address6, self.tun.name, error
-                )
+                log.info("IPv6 is not carried: %s is not on %s (%s)", self.address6, self.tun.name, error)
                 self.ipv6 = False
         engine.gateway.gone = self._gone
         return engine
@@ -168,6 +184,8 @@ class Node:
             signal.signal(number, lambda *_: loop.stop())
         signal.signal(signal.SIGHUP, lambda *_: loop.soon(self._hang_up))
         engine.start()
+        if self.hub is not None:
+            self.hub.start()
         self.state = "running"
         log.info(
             "ready: %s on %s, %d rules, mode %s",
@@ -186,6 +204,8 @@ class Node:
         log.info("stopping")
         service.close()
         watch.close()
+        if self.hub is not None:
+            self.hub.close()
         engine.close()
         loop.dispose()
         if self.failure:
@@ -232,14 +252,16 @@ class Node:
             log.error("the configuration was not reloaded, the old one stays in force:\n%s", loading.error)
             return self.reload_error
         config, self.exits, self.rules = loading.loaded
-        fixed = [
-            name
-            for name in ("state_dir", "tun", "proxy", "limits", "sniff", "timeouts", "mark", "table")
-            if getattr(config, name) != getattr(self.config, name)
-        ]
+        fixed = [name for name in NEED_RESTART if getattr(config, name) != getattr(self.config, name)]
         if fixed:
             log.warning("reloaded, but for %s: these need a restart", ", ".join(fixed))
-        self.config = replace(self.config, routes=config.routes, exits=config.exits)
+        self.config = replace(
+            self.config, routes=config.routes, exits=config.exits, peers=config.peers, inbound=config.inbound
+        )
+        if self.hub is not None:
+            self.hub.configure(config.peers, config.inbound)
+        elif config.listening:
+            log.warning("peers are configured now: this needs a restart")
         self.engine.choose_with(self.rules)
         self.loaded = self.loop.now
         self.reload_error = ""
@@ -279,15 +301,64 @@ class Addresses(Handler):
             self._changed()
 
 
-def plan_of(config: Config) -> Plan:
+def own_address6(config: Config, secret: SecretKey | None) -> IPv6Address:
+    """This host's IPv6 address on the TUN: its key's, if it has peers."""
+    return config.tun.address6 if secret is None else address6(config.tun.range6, secret.public.x)
+
+
+def open_underlay(config: Config) -> Udp | None:
+    """The socket that peers are reached by. Raises `Fault`."""
+    if not config.listening:
+        return None
+    (listen,) = config.listening
+    try:
+        return Udp.open(listen.host, listen.port, config.mark)
+    except UdpError as error:
+        raise Fault(str(error)) from error
+
+
+def build_hub(node: Node, secret: SecretKey, underlay: Udp) -> Hub:
+    """What talks to peers, wired to the engine's gateway."""
+    config, tun = node.config, node.config.tun
+    state = config.state_dir
+    stamps = StampFile(state, log.warning)
+    hub = Hub(
+        node.engine,
+        node.tun,
+        underlay,
+        secret,
+        Local(
+            address4=tun.address.packed,
+            address6=node.address6.packed,
+            range6=tun.range6,
+            device=device(state, note=log.warning),
+            stamps=Stamps(stamps.reserved, stamps.persist),
+            cipher=config.cipher,
+            key_log=config.key_log,
+        ),
+        partial(Store, state, tun.range, tun.aliases, note=log.warning),
+    )
+    hub.configure(config.peers, config.inbound)
+    node.engine.gateway.lead_to_peers(hub.sender, tun.range, tun.aliases, lower_half(tun.range6))
+    return hub
+
+
+def lower_half(network: IPv6Network) -> IPv6Network:
+    """Where the addresses of keys lie (protocol §1)."""
+    return IPv6Network((network.network_address, network.prefixlen + 1))
+
+
+def plan_of(config: Config, own6: IPv6Address) -> Plan:
     """What the system is to be told."""
     tun = config.tun
     return Plan(
         name=tun.name,
         mtu=tun.mtu,
-        addresses=(str(tun.address), str(tun.address6)),
+        addresses=(str(tun.address), str(own6)),
         aliases=(str(tun.aliases), str(tun.aliases6)),
         ranges=(("tun.range", str(tun.range)), ("tun.range6", str(tun.range6))),
+        peers=(str(tun.range), str(lower_half(tun.range6))) if config.listening else (),
+        peer_mtu=tun.route_mtu,
         route_localnet=tun.listener == "loopback",
         capture=config.proxy.mode == "global",
         fwmark=config.mark,

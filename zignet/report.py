@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-import nat
 import zignet
 from nat.flow import Flow as EngineFlow
 from nat.flow import State
@@ -18,15 +17,21 @@ from zignet.control import (
     Flow,
     FlowCounts,
     InterfaceStatus,
+    Peer,
+    Ping,
     Question,
     RequestError,
     Status,
     Totals,
 )
 from zignet.control.explain import explain
+from zignet.identity import BadKey
+from zignet.packet_path import compiled_modules
+from zignet.peers import report as peer_report
 
 if TYPE_CHECKING:
     from zignet.node import Node
+    from zignet.peers import Hub
 
 __all__ = ["Report"]
 
@@ -54,17 +59,19 @@ class Report:
             pid=os.getpid(),
             uptime_s=round(now - node.started, 3),
             state=node.state,
-            compiled=all(nat.compiled_modules().values()),
+            compiled=all(compiled_modules().values()),
             mode=config.proxy.mode,
             rules=len(node.rules),
             interface=InterfaceStatus(
                 name=node.tun.name,
                 mtu=node.tun.mtu,
                 address=str(config.tun.address),
-                address6=str(config.tun.address6) if node.ipv6 else None,
+                address6=str(node.address6) if node.ipv6 else None,
                 offload=offload_text(int(node.tun.offload)),
                 listener=config.tun.listener,
             ),
+            identity=peer_report.identity(node.hub) if node.hub is not None else None,
+            peers=peer_report.counts(node.hub) if node.hub is not None else None,
             exits=list(self._exits(live, now)),
             flows=FlowCounts(
                 tcp=len(table),
@@ -135,6 +142,31 @@ class Report:
         ]
         answer["flows"] = [shown(flow, engine.loop.now) for flow in alike[-5:]]
         return answer
+
+    def peers(self, every: bool) -> Iterable[Peer]:
+        """The peers, if there may be any."""
+        return peer_report.rows(self._hub(), every)
+
+    def ping(self, peer: str) -> Iterable[Ping | None]:
+        """One sealed ping."""
+        hub = self._hub()
+        try:
+            found = hub.table.find(peer)
+        except BadKey as error:
+            raise RequestError(str(error)) from error
+        if found is None:
+            raise RequestError(
+                f"nobody here is called {peer}: it is a name or a key of a peer in the configuration, of one that is "
+                "connected, or a local address (see `zignet peers`)"
+            )
+        return peer_report.ping(hub, found)
+
+    def _hub(self) -> Hub:
+        if self._node.hub is None:
+            raise RequestError(
+                "this node has no peers: its configuration has neither `listen` nor `peers` nor `inbound`"
+            )
+        return self._node.hub
 
     def reload(self) -> Iterator[None]:
         """Read the configuration again."""

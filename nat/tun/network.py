@@ -154,18 +154,24 @@ class Network:
             if (messages.block(version, route), route.get("table")) not in routes:
                 self._delete_route(version, route)
         extra: dict[str, object] = {"scope": LINK} if version == 4 else {}
-        extra["metrics"] = {"cc_algo": CONGESTION_CONTROL}
         if source := self.plan.address(version):
             extra["prefsrc"] = source
         for block, table in sorted(routes):
             family, index = FAMILIES[version], self.host.index
+            extra["metrics"] = self._metrics(block)
             self.ip.route("replace", family=family, dst=block, oif=index, table=table, proto=OWNER, **extra)
+
+    def _metrics(self, block: str) -> dict[str, object]:
+        """Of a route: the far end of those to peers is not on this host."""
+        if block not in map(str, map(ip_network, self.plan.peers)):
+            return {"cc_algo": CONGESTION_CONTROL}
+        return {"mtu": self.plan.peer_mtu} if self.plan.peer_mtu else {}
 
     def _wanted_routes(self, version: int) -> set[tuple[str, int]]:
         """(block, table) of every route over the device."""
         if version not in self.carried:
             return set()
-        networks = (ip_network(block) for block in (*self.plan.aliases, *self.plan.routes))
+        networks = (ip_network(block) for block in self.plan.blocks)
         routes = {(str(network), MAIN) for network in networks if network.version == version}
         return routes | ({(DEFAULT[version], self.plan.table)} if self.plan.capture else set())
 

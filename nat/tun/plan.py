@@ -28,6 +28,8 @@ class Plan:
     ] = ()  # "100.64.0.1", "fd7a:...::1": this host on the device, at most one a family
     aliases: tuple[str, ...] = ()  # blocks that are on-link on the device: the NAT's alias addresses
     routes: tuple[str, ...] = ()  # further blocks that enter the device, e.g. fake IPs
+    peers: tuple[str, ...] = ()  # blocks of addresses that other hosts stand behind
+    peer_mtu: int = 0  # bytes: what the routes to them carry; 0 for the device's
     ranges: tuple[tuple[str, str], ...] = ()  # (setting, block): what nothing else on the host may use
     route_localnet: bool = True  # packets from the device may go to 127.0.0.1
     capture: bool = False  # a global proxy: all that is not bypassed or marked enters the device
@@ -39,7 +41,7 @@ class Plan:
         what = f"plan for {self.name}"
         try:
             families = [ip_address(ip_interface(each).ip).version for each in self.addresses]
-            for block in (*self.aliases, *self.routes, *self.bypass, *(block for _, block in self.ranges)):
+            for block in (*self.blocks, *self.bypass, *(block for _, block in self.ranges)):
                 ip_network(block)
         except ValueError as error:
             raise TunError(what, str(error)) from error
@@ -51,6 +53,11 @@ class Plan:
             )
         if self.capture and not 0 < self.fwmark < 1 << 32:
             raise TunError(what, f"mark {self.fwmark} marks nothing", "set a number from 1 to 4294967295")
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """All that is routed over the device in the main table."""
+        return (*self.aliases, *self.routes, *self.peers)
 
     def address(self, version: int) -> str | None:
         """The device's own address of IP version 4 or 6, without a prefix length."""

@@ -179,6 +179,6 @@ def _resident(pid: int) -> int:
 def zignet_version() -> str:
     """Of the package, and whether the packet path is compiled."""
     import zignet
-    from nat import compiled_modules
+    from zignet.packet_path import compiled_modules
 
     return f"{zignet.__version__} {'compiled' if all(compiled_modules().values()) else 'interpreted'}"

@@ -5,6 +5,8 @@ errors     exit codes, and how an error reads
 files      which configuration file is meant
 up         becomes the packet process, which never imports any of this
 flows, status, route, doctor, check, version, reload    one command each
+init, whoami, key    the node's identity; qr draws it
+wire_dump  what a capture holds of ours
 text       sizes, times and names as people read them
 """
 

@@ -21,9 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "run"]
 
+_MOST_PEERS = 100  # of one table
 _PLAIN_WIDTH = 100  # columns where the output is no terminal
 
 _EPILOG = """[bold]Examples[/]
+
+[cyan]zignet init[/]  — make this node's key, and a configuration to begin with
 
 [cyan]sudo zignet -c zignet.yaml up[/]  — send this machine's traffic through ZigNet until Ctrl-C
 
@@ -49,8 +52,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 route_app = typer.Typer(help="Ask which way a flow would leave.", no_args_is_help=True)
-_RUN, _LOOK, _CHECK = "Run", "Look", "Check"  # the groups of the help page
+key_app = typer.Typer(
+    help="Take this node's identity to another device, or bring one in.", no_args_is_help=True
+)
+_RUN, _LOOK, _CHECK, _IDENTITY = "Run", "Look", "Check", "Identity"  # the groups of the help page
 app.add_typer(route_app, name="route", rich_help_panel=_LOOK)
+app.add_typer(key_app, name="key", rich_help_panel=_IDENTITY)
 
 
 @dataclass(slots=True)
@@ -67,6 +74,10 @@ class Options:
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+PassphraseFile = Annotated[
+    Path | None,
+    typer.Option("--passphrase-file", metavar="FILE", help="Its first line is the passphrase; for scripts."),
+]
 
 
 def run(args: list[str] | None = None) -> int:
@@ -177,6 +188,99 @@ def flows(
         console.print(view.table(found, console.width))
 
 
+def _peer_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Completion: the peers of the configuration in use."""
+    root = context.find_root()
+    given = root.params.get("config")
+    try:
+        config = load(find(Path(given) if given else None))
+    except Exception:  # as above
+        return []
+    return [peer.name for peer in config.peers if peer.name.startswith(incomplete)]
+
+
+@app.command(
+    rich_help_panel=_LOOK,
+    epilog="[cyan]zignet peers --json | jq '.peers[] | select(.state == \"connected\") | .name'[/]",
+)
+def peers(
+    context: typer.Context,
+    as_json: Json = False,
+    every: Annotated[
+        bool, typer.Option("--all", "-a", help="Every one, those that came by themselves before too.")
+    ] = False,
+) -> None:
+    """List the peers: name, key, local address, path, last handshake, bytes, round trip, loss."""
+    from zignet.cli.peers import table
+    from zignet.control import Client
+
+    with Client(_state_dir(context)) as client:
+        found = list(client.peers(every))
+    if as_json:
+        _print_json({"peers": found})
+    else:
+        _console().print(table(found, None if every else _MOST_PEERS))
+
+
+@app.command(
+    rich_help_panel=_LOOK,
+    epilog="It goes through the session, not through the TUN: it tests keys and path, and no firewall on the way "
+    "can tell it from other traffic. Returns 1 if nothing was answered.",
+)
+def ping(
+    context: typer.Context,
+    peer: Annotated[
+        str,
+        typer.Argument(metavar="PEER", help="A name, a key or a local address.", autocompletion=_peer_names),
+    ],
+    count: Annotated[int, typer.Option("-n", "--count", min=0, help="How many; 0: until Ctrl-C.")] = 4,
+    interval: Annotated[float, typer.Option("-i", "--interval", min=0.01, metavar="SECONDS")] = 1.0,
+    as_json: Json = False,
+) -> None:
+    """Ping a peer, sealed, and say by which path the answer came."""
+    from zignet.cli import peers as view
+    from zignet.control import Client
+
+    with Client(_state_dir(context)) as client:
+        pings, results = view.ping(
+            lambda: client.ping(peer), count, interval, (lambda _: None) if as_json else print
+        )
+    if as_json:
+        _print_json({"pings": results})
+    else:
+        print(pings.summary())
+    if not pings.times_s:
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+@app.command(
+    name="wire-dump",
+    rich_help_panel=_LOOK,
+    epilog="[cyan]sudo tcpdump -w seen.pcap udp port 51830[/]  — then: zignet wire-dump seen.pcap\n\n"
+    "[cyan]sudo tcpdump -U -w - udp port 51830 | zignet wire-dump -[/]  — as it happens\n\n"
+    "[cyan]zignet wire-dump seen.pcap --keys session.keys --json | jq .frame[/]  — what was inside, one object a line",
+)
+def wire_dump(
+    capture: Annotated[
+        Path, typer.Argument(metavar="CAPTURE", help="A pcap or pcapng file; - for standard input.")
+    ],
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", metavar="FILE", help="Session keys, as the node writes them to `key_log:`."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", min=1, max=65535, help="Everything of this UDP port, and nothing else."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Decode the ZigNet datagrams in a capture; with the session keys, what they seal, too."""
+    from zignet.cli.wire_dump import dump
+
+    if code := dump(capture, keys, port, as_json):
+        raise typer.Exit(code)
+
+
 @route_app.command(
     epilog="[cyan]zignet route explain https://www.video.example/[/]\n\n"
     "[cyan]zignet route explain mail.example:25 --no-resolve[/]\n\n"
@@ -238,6 +342,91 @@ def check(context: typer.Context, as_json: Json = False) -> None:
     _print_json(verdict)
     if not verdict["ok"]:
         raise typer.Exit(ExitCode.CONFIGURATION)
+
+
+@app.command(
+    rich_help_panel=_IDENTITY,
+    epilog="The configuration goes where -c or $ZIGNET_CONFIG says, else to ./zignet.yaml. Of the two, only what is "
+    "missing is made; nothing is ever overwritten.",
+)
+def init(
+    context: typer.Context,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option("--state-dir", metavar="DIR", help="Where the key goes, instead of ~/.zignet."),
+    ] = None,
+) -> None:
+    """Make this node's key, and a configuration to begin with."""
+    from zignet.cli.init import report, start
+
+    options: Options = context.obj
+    print(report(start(options.config, state_dir)))
+
+
+@app.command(rich_help_panel=_IDENTITY, epilog="Names are the same in upper case, as in the QR code.")
+def whoami(
+    context: typer.Context,
+    as_json: Json = False,
+    qr: Annotated[
+        bool | None,
+        typer.Option("--qr/--no-qr", help="The name as a QR code, too. On a terminal unless forbidden."),
+    ] = None,
+) -> None:
+    """Show who this node is: its name, the same key in other notations, its IPv6 address."""
+    from zignet.cli import whoami as view
+
+    options: Options = context.obj
+    who = view.identity(options.path)
+    if as_json:
+        _print_json(who)
+        return
+    print(view.lines(who))
+    on_terminal = sys.stdout.isatty()
+    if on_terminal if qr is None else qr:
+        from zignet.cli.qr import draw
+
+        print(f"\n{draw(who['name'].upper(), on_terminal)}")
+
+
+@key_app.command(
+    name="export",
+    epilog="[cyan]zignet key export laptop.key[/]  — then, on the other device: zignet key import laptop.key\n\n"
+    "It is an OpenSSH private key: ssh-keygen reads it, too. Where one key runs on two devices at once, the one "
+    "that came last has the peers.",
+)
+def export_key(
+    context: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(metavar="[FILE]", help="A new file; - for standard output.", show_default=False)
+    ] = Path("-"),
+    passphrase_file: PassphraseFile = None,
+) -> None:
+    """Write this node's identity, encrypted with a passphrase."""
+    from zignet.cli import key
+
+    options: Options = context.obj
+    if told := key.export_key(options.path, file, key.passphrase_from(passphrase_file)):
+        print(told)
+
+
+@key_app.command(
+    name="import",
+    epilog="[cyan]zignet key import laptop.key[/]  — what `zignet key export` wrote\n\n"
+    "[cyan]zignet key import ~/.config/solana/id.json[/]  — a Solana wallet: its address is this node's base58 form",
+)
+def import_key(
+    context: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="OpenSSH, Solana or ZigNet key file; - for standard input.")
+    ],
+    passphrase_file: PassphraseFile = None,
+    force: Annotated[bool, typer.Option("--force", help="Move an identity that is there aside.")] = False,
+) -> None:
+    """Make the key in a file this node's identity."""
+    from zignet.cli import key
+
+    options: Options = context.obj
+    print(key.import_key(options.path, file, key.passphrase_from(passphrase_file), force))
 
 
 @app.command(rich_help_panel=_RUN)

@@ -21,6 +21,7 @@ class Verdict(TypedDict):
     problems: list[dict[str, Any]]  # file, line, key, message
     exits: list[str]
     rules: int
+    peers: int
 
 
 def examine(path: Path | None) -> Verdict:
@@ -32,7 +33,14 @@ def examine(path: Path | None) -> Verdict:
             ExitCode.CONFIGURATION,
         )
     config = load(path)
-    return Verdict(ok=True, path=str(path), problems=[], exits=list(config.exits), rules=len(config.routes))
+    return Verdict(
+        ok=True,
+        path=str(path),
+        problems=[],
+        exits=list(config.exits),
+        rules=len(config.routes),
+        peers=len(config.peers),
+    )
 
 
 def examine_all(path: Path | None) -> Verdict:
@@ -43,10 +51,10 @@ def examine_all(path: Path | None) -> Verdict:
         return examine(path)
     except ConfigError as error:
         problems = [asdict(problem) for problem in error.problems]
-        return Verdict(ok=False, path=str(path), problems=problems, exits=[], rules=0)
+        return Verdict(ok=False, path=str(path), problems=problems, exits=[], rules=0, peers=0)
 
 
 def summary(verdict: Verdict) -> str:
     """One line about a configuration that is right."""
     exits = printable(", ".join(verdict["exits"])) or "none but direct and block"
-    return f"{verdict['path']} is right; rules: {verdict['rules']}; exits: {exits}"
+    return f"{verdict['path']} is right; rules: {verdict['rules']}; exits: {exits}; peers: {verdict['peers']}"

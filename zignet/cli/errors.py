@@ -68,6 +68,7 @@ def _code(error: Exception) -> ExitCode | None:
     from zignet.config import ConfigError
     from zignet.control import AlreadyRunning, ControlError, NotPermitted, NotRunning
     from zignet.exits import ExitSetupError
+    from zignet.identity import BadKey, KeyFileError
     from zignet.routing import RuleError
 
     if (code := _code_of_tun(error)) is not None:
@@ -75,8 +76,10 @@ def _code(error: Exception) -> ExitCode | None:
     match error:
         case Fault():
             return error.code
-        case ConfigError() | ExitSetupError() | RuleError():
+        case ConfigError() | ExitSetupError() | RuleError() | KeyFileError():
             return ExitCode.CONFIGURATION
+        case BadKey():  # as it was typed
+            return ExitCode.USAGE
         case NotRunning():
             return ExitCode.NOT_RUNNING
         case NotPermitted():

@@ -12,7 +12,7 @@ from zignet.cli.errors import ExitCode, Fault
 if TYPE_CHECKING:
     from zignet.config import Config
 
-__all__ = ["VARIABLE", "candidates", "find", "load", "state_dir"]
+__all__ = ["VARIABLE", "candidates", "find", "intended", "load", "state_dir"]
 
 VARIABLE = "ZIGNET_CONFIG"
 
@@ -38,6 +38,11 @@ def find(given: Path | None) -> Path | None:
             )
         return given
     return next((path for path in candidates() if path.is_file()), None)
+
+
+def intended(given: Path | None) -> Path:
+    """The file that a new configuration is written to."""
+    return given or Path(os.environ.get(VARIABLE) or candidates()[0])
 
 
 def load(path: Path | None) -> Config:

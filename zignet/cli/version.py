@@ -26,7 +26,7 @@ class VersionFacts(TypedDict):
 
 def facts() -> VersionFacts:
     """Gather them; imports the packet path."""
-    from nat import compiled_modules
+    from zignet.packet_path import compiled_modules
 
     return VersionFacts(
         zignet=zignet.__version__,

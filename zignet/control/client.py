@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from zignet.control.messages import Explanation, Flow, Question, Status
+from zignet.control.messages import Explanation, Flow, Peer, Ping, Question, Status
 from zignet.control.place import socket_address
 from zignet.control.session import LINE_LIMIT
 
@@ -82,6 +82,15 @@ class Client:
     def explain(self, question: Question) -> Explanation:
         """How such a flow would leave by the rules in force."""
         return cast(Explanation, self._one({"do": "explain", **question}, "explanation"))
+
+    def peers(self, every: bool = False) -> Iterator[Peer]:
+        """The peers that are connected or configured; with `every` all that were ever given an address."""
+        for part in self.ask({"do": "peers", "all": every}):
+            yield from cast("list[Peer]", part.get("peers", []))
+
+    def ping(self, peer: str) -> Ping:
+        """One sealed ping of a peer. Raises `Declined` where nobody of that name is known."""
+        return cast(Ping, self._one({"do": "ping", "peer": peer}, "ping"))
 
     def reload(self) -> None:
         """Have the node read its configuration again. Raises `Declined` with the configuration's error."""

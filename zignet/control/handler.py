@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import Any, Protocol
 
-from zignet.control.messages import Explanation, Flow, Question, Status
+from zignet.control.messages import Explanation, Flow, Peer, Ping, Question, Status
 from zignet.control.session import Handler
 
 __all__ = ["FLOWS_PER_LINE", "Answers", "RequestError", "handler_for"]
@@ -38,6 +38,14 @@ class Answers(Protocol):
         """How such a flow would leave by the rules in force."""
         ...
 
+    def peers(self, every: bool) -> Iterable[Peer]:
+        """The peers that are connected or configured; with `every` all that were ever given an address."""
+        ...
+
+    def ping(self, peer: str) -> Iterable[Ping | None]:
+        """One sealed ping. Iterated over now and then; None means "not yet"."""
+        ...
+
     def reload(self) -> Iterable[None] | None:
         """Read the configuration again; on `RequestError` the old one stays in force.
 
@@ -59,13 +67,24 @@ def handler_for(node: Answers) -> Handler:
                     yield {"flows": part}
             case "explain":
                 yield {"explanation": node.explain(_question(request))}
+            case "peers":
+                peers = iter(node.peers(request.get("all") is True))
+                while listed := list(islice(peers, FLOWS_PER_LINE)):
+                    yield {"peers": listed}
+            case "ping":
+                name = request.get("peer")
+                if not isinstance(name, str) or not 0 < len(name) <= 255:
+                    raise RequestError("peer is a name, a key or a local address")
+                for result in node.ping(name):
+                    yield {} if result is None else {"ping": result}
             case "reload":
                 for _ in node.reload() or ():
                     yield {}  # not yet
                 yield {"reloaded": True}
             case unknown:
                 raise RequestError(
-                    f"unknown request {str(unknown)[:40]!r}: it is one of status, flows, explain, reload"
+                    f"unknown request {str(unknown)[:40]!r}: it is one of status, flows, explain, peers, "
+                    "ping, reload"
                 )
 
     return handle

@@ -13,7 +13,11 @@ __all__ = [
     "Explanation",
     "Flow",
     "FlowCounts",
+    "IdentityStatus",
     "InterfaceStatus",
+    "Peer",
+    "PeerCounts",
+    "Ping",
     "Question",
     "Status",
     "Step",
@@ -76,6 +80,59 @@ class ConfigStatus(TypedDict):
     last_reload_error: str | None
 
 
+class IdentityStatus(TypedDict):
+    """Who this node is, and where peers reach it."""
+
+    key: str  # 56 characters
+    address: str
+    address6: str
+    listen: str
+    cipher: str  # what it proposes: AES-256-GCM | ChaCha20-Poly1305
+
+
+class PeerCounts(TypedDict):
+    """Peers by state, and what was dropped of their traffic."""
+
+    known: int
+    connected: int  # a session stands
+    pending: int  # handshakes of strangers that are not confirmed
+    handshakes: int  # since the start
+    under_load: bool
+    dropped: dict[str, int]  # by reason
+
+
+class Peer(TypedDict):
+    """`{"do": "peers", "all": bool}` → lines of `{"peers": [Peer, …]}`."""
+
+    name: str  # of the configuration; "" for one that came by itself
+    key: str  # 56 characters
+    address: str  # what this host calls it
+    address6: str
+    configured: bool
+    state: str  # idle | connecting | connected
+    path: str  # host:port in use; or ""
+    path_mtu: int  # bytes of a datagram; 0 without a path
+    cipher: str  # of the session; or ""
+    handshake_age_s: float | None
+    idle_s: float | None  # since anything authentic came
+    received: int  # bytes
+    sent: int
+    rtt_s: float | None  # of the last ping or path challenge
+    loss: float | None  # share of the messages on this session that did not arrive here
+    last_seen: float | None  # seconds since 1970, of a peer that is not connected
+
+
+class Ping(TypedDict):
+    """`{"do": "ping", "peer": str}` → `{"ping": Ping}`: one sealed ping."""
+
+    peer: str
+    key: str
+    path: str
+    rtt_s: float | None  # None: no answer in time
+    handshake: bool  # whether one had to be made first
+    error: str | None
+
+
 class Status(TypedDict):
     """`{"do": "status"}` → `{"status": Status}`."""
 
@@ -87,6 +144,8 @@ class Status(TypedDict):
     mode: str  # global | off
     rules: int
     interface: InterfaceStatus
+    identity: IdentityStatus | None  # None: no peers are configured
+    peers: PeerCounts | None
     exits: list[ExitStatus]
     flows: FlowCounts
     totals: Totals

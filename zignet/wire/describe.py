@@ -83,7 +83,7 @@ class Describer:
             return {"to_index": _hex(first)}
         facts: Facts = {"suite": Suite(payload[1]).name.lower(), "index": _hex(first)}
         if kind is MessageType.INITIATION:
-            facts["to"] = payload[8:40].hex()
+            facts["dst"] = payload[8:40].hex()
         else:
             facts["to_index"] = _hex(second)
         for session, _, to_other in self._keys.find(first):
@@ -204,7 +204,8 @@ def _control(frame: bytes) -> Facts:
     facts["control"] = type(control).__name__.lower()
     for one in fields(control):
         value = getattr(control, one.name)
-        facts[one.name] = value.hex() if isinstance(value, bytes) else int(value)
+        name = f"refused_{one.name}" if one.name in ("flags", "protocol") else one.name
+        facts[name] = value.hex() if isinstance(value, bytes) else int(value)
     if isinstance(control, Answer):
         address = IPv6Address(control.address)
         facts["address"] = str(address.ipv4_mapped or address)

@@ -64,7 +64,10 @@ class Case:
     def frame(self) -> bytes:
         """The frame: the packet between zero addresses, without its IP header."""
         zero = bytes(16 if self.v6 else 4)
-        return bytes((NUMBERS[self.kind], int(self.v6), self.traffic, self.hops)) + self.sent(zero, zero)[self.head :]
+        return (
+            bytes((NUMBERS[self.kind], int(self.v6), self.traffic, self.hops))
+            + self.sent(zero, zero)[self.head :]
+        )
 
 
 bytes_ = st.integers(0, 255)

@@ -41,7 +41,8 @@ def test_scapys_pcap(tmp_path, endianness, nano, link):
     data = pcap(tmp_path, endianness=endianness, nano=nano, linktype=link)
     fraction = 123_456 if nano else 123_456_000
     wanted = [
-        Record((1_700_000_000 + n) * 10**9 + fraction, link, packet, len(packet)) for n, packet in enumerate(PACKETS)
+        Record((1_700_000_000 + n) * 10**9 + fraction, link, packet, len(packet))
+        for n, packet in enumerate(PACKETS)
     ]
     records, capture = read(data)
     assert records == wanted
@@ -55,7 +56,9 @@ def test_scapys_pcapng(tmp_path):
         for packet in PACKETS:
             writer.write(Ether(packet))
     records, capture = read(path.read_bytes())
-    assert [(record.link, record.data, record.length) for record in records] == [(1, p, len(p)) for p in PACKETS]
+    assert [(record.link, record.data, record.length) for record in records] == [
+        (1, p, len(p)) for p in PACKETS
+    ]
     assert capture.problem is None
     assert all(record.time > 10**18 for record in records)
 
@@ -89,7 +92,9 @@ def enhanced(number, time, data, order="<"):
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_every_interface_has_a_link_type_and_a_clock_of_its_own(order):
     data = section(order) + interface(1, order=order)
-    data += interface(101, options=option(2, b"eth0", order) + option(9, b"\x09", order) + option(0, b""), order=order)
+    data += interface(
+        101, options=option(2, b"eth0", order) + option(9, b"\x09", order) + option(0, b""), order=order
+    )
     data += interface(113, options=option(9, b"\x8a", order), order=order)  # 1/1024 s
     data += interface(276, options=option(14, struct.pack(order + "q", -5), order), order=order)
     data += block(4, b"names", order) + block(0xBAD, bytes(100_000), order)
@@ -118,7 +123,11 @@ def test_simple_and_obsolete_packets_and_a_second_section():
 CAPTURES = {
     "pcap": struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
     + b"".join(struct.pack("<IIII", n, 5, 3, 60) + b"abc" for n in range(2)),
-    "pcapng": section() + interface(101) + enhanced(0, 5, b"abc") + block(5, bytes(16)) + enhanced(0, 5, b"abc"),
+    "pcapng": section()
+    + interface(101)
+    + enhanced(0, 5, b"abc")
+    + block(5, bytes(16))
+    + enhanced(0, 5, b"abc"),
 }
 
 
@@ -168,7 +177,12 @@ def test_damage_ends_the_reading_and_is_told(data):
 
 @pytest.mark.parametrize(
     ("data", "says"),
-    [(b"", "empty"), (b"\x1f\x8b\x08\x00" + bytes(50), "gunzip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"hello", "neither")],
+    [
+        (b"", "empty"),
+        (b"\x1f\x8b\x08\x00" + bytes(50), "gunzip"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"hello", "neither"),
+    ],
 )
 def test_what_is_no_capture(data, says):
     with pytest.raises(BadCapture, match=says):

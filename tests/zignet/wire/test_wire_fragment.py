@@ -51,7 +51,11 @@ def test_offsets_of_the_protocol():
 def test_interleaved_peers_and_frames():
     budget = Budget()
     peers = [Fragments(budget) for _ in range(3)]
-    lots = [(peer, number, split(FRAME[:1000] + bytes((number,)), number, 400)) for peer in peers for number in range(5)]
+    lots = [
+        (peer, number, split(FRAME[:1000] + bytes((number,)), number, 400))
+        for peer in peers
+        for number in range(5)
+    ]
     got = [peer.add(pieces[at], 0.0) for at in range(3) for peer, _, pieces in lots]
     assert got == [None] * 30 + [FRAME[:1000] + bytes((number,)) for _ in peers for number in range(5)]
 
@@ -115,7 +119,10 @@ def test_eight_unfinished_frames():
     for pieces in lots:
         assert fragments.add(pieces[0], 0.0) is None
     assert len(fragments) == MOST_UNFINISHED
-    assert [fragments.add(each, 0.0) for each in lots[0][1:]] == [None, None]  # the oldest had to go, and stays away
+    assert [fragments.add(each, 0.0) for each in lots[0][1:]] == [
+        None,
+        None,
+    ]  # the oldest had to go, and stays away
     assert fragments.add(lots[0][0], 0.0) is None
     assert len(fragments) == MOST_UNFINISHED
     for pieces in lots[1:]:

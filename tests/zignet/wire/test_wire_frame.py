@@ -115,7 +115,13 @@ def test_reasons_that_are_known_have_names():
 
 @pytest.mark.parametrize(
     "frame",
-    [Ping(b"short"), Pong(bytes(9)), Challenge(bytes(15), 1), Answer(T16, 1, 2, 3, bytes(4)), Refused(1, 0, 6, b"")],
+    [
+        Ping(b"short"),
+        Pong(bytes(9)),
+        Challenge(bytes(15), 1),
+        Answer(T16, 1, 2, 3, bytes(4)),
+        Refused(1, 0, 6, b""),
+    ],
     ids=lambda frame: type(frame).__name__,
 )
 def test_what_can_not_be_encoded(frame):
@@ -134,7 +140,12 @@ def test_a_refusal_quotes_its_frame():
 
 def test_every_protocol_and_flag():
     """Protocol §6: V6 belongs to TCP, UDP and ICMP, PARTIAL to TCP and UDP, nothing else to anything."""
-    known = {(number, flags) for number in range(256) for flags in range(256) if is_known(bytes((number, flags, 0, 0)))}
+    known = {
+        (number, flags)
+        for number in range(256)
+        for flags in range(256)
+        if is_known(bytes((number, flags, 0, 0)))
+    }
     assert known == {
         *((number, flags) for number in (6, 17) for flags in range(4)),
         (1, 0),

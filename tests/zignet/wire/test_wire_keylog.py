@@ -19,7 +19,7 @@ peers = st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=56, max_size=56)
 
 
 def test_the_line():
-    assert LINE == f"1 1 0000000a deadbeef {SEND.hex()} {RECEIVE.hex()} {PEER}\n"
+    assert f"1 1 0000000a deadbeef {SEND.hex()} {RECEIVE.hex()} {PEER}\n" == LINE
 
 
 @given(st.sampled_from((1, 2)), indices, indices, keys, keys, peers)
@@ -52,9 +52,18 @@ def test_every_field_is_looked_at(at, word):
     assert SEND.hex()[:8] not in str(caught.value)
 
 
-@pytest.mark.parametrize("change", [{"suite": 3}, {"local_index": 0}, {"send_key": b"short"}, {"peer": "bob"}])
+@pytest.mark.parametrize(
+    "change", [{"suite": 3}, {"local_index": 0}, {"send_key": b"short"}, {"peer": "bob"}]
+)
 def test_what_can_not_be_formatted(change):
-    arguments = {"suite": 1, "local_index": 1, "remote_index": 2, "send_key": SEND, "receive_key": RECEIVE, "peer": PEER}
+    arguments = {
+        "suite": 1,
+        "local_index": 1,
+        "remote_index": 2,
+        "send_key": SEND,
+        "receive_key": RECEIVE,
+        "peer": PEER,
+    }
     with pytest.raises(ValueError, match=r"is not one|never 0"):
         format_line(**{**arguments, **change})
 
@@ -78,7 +87,14 @@ def test_one_index_both_ways():
 
 
 def test_endless_lines_cost_no_memory():
-    text = "x" * 3 * LINE_LIMIT + LINE + LINE + "y" * (LINE_LIMIT - 1) + "\n" + LINE.replace("deadbeef", "00000009")
+    text = (
+        "x" * 3 * LINE_LIMIT
+        + LINE
+        + LINE
+        + "y" * (LINE_LIMIT - 1)
+        + "\n"
+        + LINE.replace("deadbeef", "00000009")
+    )
     log = KeyLog.read(io.StringIO(text))
     assert log.sessions == 2
     assert [number for number, _ in log.problems] == [1, 3]

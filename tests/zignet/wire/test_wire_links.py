@@ -141,7 +141,13 @@ def test_apart_where_the_capture_kept_less():
 
 
 def test_not_apart():
-    for data in (b"", b"\4\0\0\0", bytes(100), messages([100])[0] + bytes(50), b"\1" + messages([100])[0] * 2):
+    for data in (
+        b"",
+        b"\4\0\0\0",
+        bytes(100),
+        messages([100])[0] + bytes(50),
+        b"\1" + messages([100])[0] * 2,
+    ):
         assert taken_apart(data) == [data]
     uneven = messages([100, 90, 100])
     assert taken_apart(b"".join(uneven)) == [b"".join(uneven)]

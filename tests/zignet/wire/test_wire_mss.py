@@ -20,7 +20,14 @@ def syn(options, payload=b"", flags="S"):
     return bytes(IP(src="10.0.0.1", dst="10.0.0.2") / TCP(flags=flags, seq=7, options=options) / Raw(payload))
 
 
-@given(others, st.integers(0, 0xFFFF), others, st.integers(1, 0xFFFF), st.binary(max_size=9), st.sampled_from(["S", "SA"]))
+@given(
+    others,
+    st.integers(0, 0xFFFF),
+    others,
+    st.integers(1, 0xFFFF),
+    st.binary(max_size=9),
+    st.sampled_from(["S", "SA"]),
+)
 def test_lowered_as_scapy_would_have_written_it(before, value, behind, most, payload, flags):
     options = [*before, (MSS, value), *behind]
     try:
@@ -100,7 +107,9 @@ def test_cut_at_each_byte():
     assert clamp_mss(bytearray(whole), 20, len(whole), 500)
 
 
-@given(st.binary(max_size=80), st.integers(-5, 90), st.integers(-5, 90), st.integers(0, 0xFFFF), st.booleans())
+@given(
+    st.binary(max_size=80), st.integers(-5, 90), st.integers(-5, 90), st.integers(0, 0xFFFF), st.booleans()
+)
 def test_garbage(data, at, end, most, partial):
     buffer = bytearray(data)
     clamp_mss(buffer, at, end, most, partial=partial)

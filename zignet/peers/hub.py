@@ -1,0 +1,726 @@
+"""The node's end of all conversations: who knocks, who is let in, when something is due, which path is taken.
+
+    receive ─► handshake | first | moved | control        send ─► wake | stage | nobody        timers ─► due
+
+The packet path calls in when something is not its business. What the state machines (`tunnel`, `path`) answer is
+carried out in `_tunnel` and `_paths`, and nowhere else. Nothing that is not authenticated costs memory (protocol §9).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv6Network
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nat import craft
+from nat.loop import READ
+from zignet.identity import BadKey, KeyFileError, PublicKey, SecretKey, address6, matches, read_psk
+from zignet.noise import (
+    AES_IN_HARDWARE,
+    COOKIE_SIZE,
+    INITIATION_SIZE,
+    NO_PSK,
+    RESPONSE_SIZE,
+    HandshakeError,
+    MacChecker,
+    MessageType,
+    RateLimiter,
+    Responder,
+    Stamps,
+    Static,
+    Suite,
+    aead,
+)
+from zignet.peers import actions
+from zignet.peers.admission import ConfiguredAdmission
+from zignet.peers.endpoints import Endpoints
+from zignet.peers.hardware import has_aes
+from zignet.peers.path import Paths, Probe, Switched
+from zignet.peers.peer import Link, Peer
+from zignet.peers.rare import SEALED, Rare
+from zignet.peers.receive import Opening, Receiver
+from zignet.peers.send import Sealing, Sender
+from zignet.peers.session import Session
+from zignet.peers.store import Seen, Store
+from zignet.peers.table import Indices, Table
+from zignet.peers.tunnel import REKEY_JITTER, Kit, Tunnel
+from zignet.wire import (
+    Answer,
+    BadFrame,
+    Challenge,
+    Farewell,
+    FarewellReason,
+    Keepalive,
+    Ping,
+    Pong,
+    Refused,
+    keylog,
+    parse_control,
+)
+from zignet.wire.ecn import DROP, TABLE
+
+if TYPE_CHECKING:
+    from nat.engine import Engine
+    from zignet.config import InboundConfig, PeerConfig
+    from zignet.peers.admission import Admission
+    from zignet.transport import Udp
+
+__all__ = ["Hub", "Local"]
+
+log = logging.getLogger("zignet.peers")
+
+MOST_PENDING = 4_096  # sessions of strangers that are not valid yet (protocol §9)
+FREE_HANDSHAKES = 100  # in one slot of time; who wants more is under load, and cookies are asked for
+SLOT_S = 0.25
+SEEN_S = 60.0  # how often the store is told who was there
+RECHECK_S = 30.0  # how often the policy is asked again
+MOST_PINGS = 64  # of one peer, unanswered
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """This node, as its peers see it and as it sees itself."""
+
+    address4: bytes
+    address6: bytes
+    range6: IPv6Network
+    device: bytes
+    stamps: Stamps
+    cipher: str  # auto | aes | chacha20
+    key_log: Path | None
+
+
+class Hub:
+    """All peers of one node."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        tun: Any,
+        transport: Udp,
+        secret: SecretKey,
+        local: Local,
+        store: Callable[..., Store],
+    ) -> None:
+        self.engine = engine
+        self.loop = engine.loop
+        self.gateway = engine.gateway
+        self.transport = transport
+        self.local = local
+        self.key = secret.public
+        self.table = Table()
+        self.indices = Indices(os.urandom)
+        self.store = store(keep=self._is_busy)
+        self.dropped: Counter[str] = Counter()
+        self.handshakes = 0
+        self.aes = local.cipher == "aes" or (local.cipher == "auto" and has_aes())
+        static = Static(secret.x)
+        self._static = static
+        self._kit = Kit(
+            static=static,
+            key=secret.public.ed,
+            device=local.device,
+            aes=self.aes,
+            features=AES_IN_HARDWARE if local.cipher != "chacha20" and has_aes() else 0,
+            stamp=lambda: local.stamps.next(time.time_ns() // 1000),
+            jitter=lambda: random.uniform(0.0, REKEY_JITTER),  # noqa: S311 -- spreads retries, keeps no secret
+            indices=self.indices,
+            halves=self._halves,
+        )
+        self._macs = MacChecker(static.public)
+        self._limit = RateLimiter()
+        self._slot = 0
+        self._slot_left = FREE_HANDSHAKES
+        self._pending: OrderedDict[int, Link] = (
+            OrderedDict()
+        )  # strangers by their session's index, oldest first
+        self._key_log = KeyLog(local.key_log) if local.key_log is not None else None
+        self.admission: Admission = ConfiguredAdmission("deny")
+        self.endpoints = Endpoints(self.loop, transport)
+        raw = self.gateway.raw
+        self.sender = Sender(self.loop, raw, self.gateway.header, transport, local.address4, local.address6)
+        self.sender.peers = self.table.by_address
+        self.sender.hub = self
+        self.receiver = Receiver(self.loop, transport, tun, self.indices.openings)
+        self.receiver.hub = self
+        self.rare = Rare(engine, self.sender, self.dropped, local.address4, local.address6)
+        self.slow, self.clamp = self.rare.slow, self.rare.clamp
+        self.slow_frame = self.rare.slow_frame
+        transport.too_large = self._too_large
+
+    # --- life
+
+    def start(self) -> None:
+        """Hear the underlay from now on, and call whoever is to be kept alive."""
+        self.loop.watch(self.transport.fileno(), self.receiver, READ)
+        for peer in self.table:
+            if peer.settings is not None and peer.settings.keepalive_s:
+                link = self.wake(peer)
+                self._tunnel(link, link.tunnel.start(self.loop.now))
+        self.loop.call_later(SEEN_S, self._remember)
+        self.loop.call_later(RECHECK_S, self._recheck)
+
+    def close(self) -> None:
+        """Say farewell to everyone, and erase all keys."""
+        self.loop.forget(self.transport.fileno())
+        for link in self.links():
+            self._part(link, FarewellReason.STOPPED)
+        self._remember(again=False)
+        self.store.close()
+
+    def configure(self, peers: Iterable[PeerConfig], inbound: InboundConfig) -> None:
+        """Know these peers, and admit by these rules; at a reload, whoever is no longer admitted is told."""
+        wanted = {config.key.x: config for config in peers if config.key != self.key}
+        if len(wanted) < len(tuple(peers)):
+            log.warning("a configured peer has this node's own key and is left out")
+        self.admission = ConfiguredAdmission(inbound.default_action, inbound.allow, inbound.deny, self.table)
+        self.store.fix({x: int(one.address) for x, one in wanted.items() if one.address is not None})
+        addresses = self.store.addresses_for(wanted)
+        for x, config in wanted.items():
+            if x not in addresses:
+                log.warning("no address is left in tun.range for the peer %s", config.name)
+                continue
+            self._configure(config, addresses[x].to_bytes(4, "big"))
+        for peer in self.table:
+            if peer.settings is not None and peer.key.x not in wanted:
+                self.table.remove(peer)
+                peer.settings = None
+                if peer.link is not None:
+                    self.table.add(peer)
+        self._recheck(again=False)
+
+    def _configure(self, config: PeerConfig, address4: bytes) -> None:
+        peer = self.table.by_key.get(config.key.x)
+        if peer is None:
+            six = address6(self.local.range6, config.key.x).packed
+            self.table.add(Peer(config.key, config, address4, six))
+            return
+        self.table.remove(peer)
+        peer.settings = config
+        peer.address4 = address4
+        self.table.add(peer)
+        if peer.link is not None:
+            peer.link.between(self.local.address4, self.local.address6)
+            peer.link.tunnel.keepalive_s = float(config.keepalive_s)
+            self._locate(peer.link)
+
+    def links(self) -> list[Link]:
+        """Whoever we talk to, or try to."""
+        return [peer.link for peer in self.table if peer.link is not None]
+
+    def _is_busy(self, x: bytes) -> bool:
+        """Whether the store must not give this key's address to another."""
+        peer = self.table.by_key.get(x)
+        return peer is not None and (peer.settings is not None or peer.link is not None)
+
+    # --- links
+
+    def wake(self, peer: Peer) -> Link:
+        """The link of a peer, made if there is none."""
+        if peer.link is None:
+            peer.link = self._link(peer)
+            self._locate(peer.link)
+        return peer.link
+
+    def _link(self, peer: Peer) -> Link:
+        settings = peer.settings
+        psk = NO_PSK
+        keepalive_s = 0.0
+        if settings is not None:
+            keepalive_s = float(settings.keepalive_s)
+            if settings.psk_file is not None:
+                try:
+                    psk = read_psk(settings.psk_file)
+                except KeyFileError as error:
+                    log.error("%s: %s", settings.name, error)
+                    psk = os.urandom(32)  # no handshake succeeds, rather than one without it
+        tunnel = Tunnel(self._kit, peer.key.x, psk, keepalive_s)
+        link = Link(self, peer, tunnel, Paths((), self.transport.ceiling, os.urandom))
+        link.between(self.local.address4, self.local.address6)
+        return link
+
+    def _locate(self, link: Link) -> None:
+        """Find out where the configuration says that a peer is."""
+        endpoint = link.peer.settings.endpoint if link.peer.settings is not None else None
+        if endpoint is None:
+            link.paths.endpoints = ()
+            return
+        try:
+            address = self.endpoints.numeric(endpoint)
+        except ValueError as error:
+            log.warning("%s: %s", link.peer.name, error)
+            return
+        if address is not None:
+            link.paths.endpoints = (address,)
+        else:
+            self.endpoints.ask(endpoint, lambda found: self._located(link, found))
+
+    def _located(self, link: Link, address: Any) -> None:
+        link.paths.endpoints = (address,)
+        if link.unsent is not None:
+            (message, attempt), link.unsent = link.unsent, None
+            self._initiate(link, message, attempt)
+
+    def arm(self, link: Link) -> None:
+        """Have `_due` called when the link's next deadline comes."""
+        when = min(link.tunnel.deadline, link.paths.deadline)
+        timer = link.timer
+        if timer is not None:
+            if timer.callback is not None and timer.when <= when:
+                return
+            timer.cancel()
+            link.timer = None
+        if when != float("inf"):
+            link.timer = self.loop.call_at(when, partial(self._due, link))
+
+    def _due(self, link: Link) -> None:
+        link.timer = None
+        now = self.loop.now
+        tunnel = link.tunnel
+        if tunnel.deadline <= now:
+            self._tunnel(link, tunnel.handle_timer(now))
+        if link.paths.deadline <= now:
+            self._paths(link, link.paths.handle_timer(now, tunnel.sent_at, tunnel.received_at))
+        if link.fragments is not None:
+            link.fragments.expire(now)
+        self.arm(link)
+
+    # --- what the state machines say
+
+    def _tunnel(self, link: Link, todo: list[actions.Action]) -> None:
+        for action in todo:
+            match action:
+                case actions.Initiate(message, attempt):
+                    self._initiate(link, message, attempt)
+                case actions.Respond(message, origin):
+                    self.transport.send(memoryview(message), 0, origin)
+                case actions.Prepared(session):
+                    self._enrol(session, None)
+                case actions.Confirmed(session):
+                    self._enrol(session, link)
+                    self._usable(link, session)
+                case actions.Established(session):
+                    self._enrol(session, link)
+                    self._paths(link, link.paths.established(session.origin, self.loop.now))
+                    self._usable(link, session)
+                case actions.Superseded(sessions, _):
+                    log.warning(
+                        "%s: another device has taken over this identity; the older one is told",
+                        link.peer.name,
+                    )
+                    for session in sessions:
+                        self._farewell(link, session, FarewellReason.OTHER_DEVICE)
+                        session.erase()
+                case actions.Ended(reason):
+                    self._ended(link, reason)
+                case actions.Keepalive():
+                    self._control(link, Keepalive().encode())
+                case actions.Unheard():
+                    link.paths.silent()
+                    self._path_changed(link)
+                    self._locate(link)
+                case actions.GaveUp():
+                    link.paths.silent()
+                    self._unreachable(link)
+                case actions.Expired():
+                    self._forget(link)
+        self.arm(link)
+
+    def _initiate(self, link: Link, message: bytes, attempt: int) -> None:
+        address = link.paths.for_handshake(attempt)
+        if address is not None:
+            self.transport.send(memoryview(message), 0, address)
+        elif link.peer.settings is None or link.peer.settings.endpoint is None:
+            self._unreachable(link)  # nobody knows where it is: it must come to us
+        else:
+            link.unsent = (message, attempt)  # its name is being looked up
+
+    def _enrol(self, session: Session, link: Link | None) -> None:
+        """The packet path opens messages of this session from now on, for `link` once that is valid."""
+        opening = session.opening
+        opening.session = session
+        opening.peer = link
+        opening.until = session.reject_at
+        self.indices.openings[session.local_index] = opening
+
+    def _usable(self, link: Link, session: Session) -> None:
+        """Send what waits, or the keepalive that confirms the session."""
+        self.handshakes += 1
+        log.debug("%s: a new session, %s", link.peer.name, session)
+        waiting = link.taken()
+        for packet in waiting:
+            self.gateway.feed_read(packet)
+        if not waiting and session.initiator:
+            self._control(link, Keepalive().encode())
+
+    def _ended(self, link: Link, reason: int) -> None:
+        link.paths.silent()
+        match reason:
+            case FarewellReason.OTHER_DEVICE:
+                log.warning(
+                    "%s: another device with this node's key has connected there, and this one was put off. It will "
+                    "connect again when you use it",
+                    link.peer.name,
+                )
+            case FarewellReason.NOT_ADMITTED:
+                log.warning("%s does not admit this node any more", link.peer.name)
+            case _:
+                log.info("%s has said farewell", link.peer.name)
+
+    def _paths(self, link: Link, todo: Iterable[Probe | Switched]) -> None:
+        for action in todo:
+            match action:
+                case Switched(address, before):
+                    if before is not None:
+                        log.info(
+                            "%s: now at %s, before at %s",
+                            link.peer.name,
+                            self.transport.text(address),
+                            self.transport.text(before),
+                        )
+                    self._path_changed(link)
+                case Probe(address, token, number, size):
+                    session = link.tunnel.sending
+                    if session is not None and link.tunnel.before_send(self.loop.now):
+                        padding = max(0, size - SEALED - Challenge.SIZE)
+                        frame = Challenge(token, number, padding).encode()
+                        self.sender.frames(link, session, [frame], address, False)
+        self._path_changed(link)
+        self.arm(link)
+
+    def _path_changed(self, link: Link) -> None:
+        link.address = link.paths.address
+        link.room = link.paths.room
+
+    def _too_large(self, address: Any, size: int) -> None:
+        """The kernel has refused a datagram: whose path was that? Rare enough to look at all."""
+        for link in self.links():
+            if link.address == address:
+                self.loop.soon(lambda link=link: self._shrink(link, size))  # type: ignore[misc]
+
+    def _shrink(self, link: Link, size: int) -> None:
+        self._paths(link, link.paths.too_large(size, self.loop.now))
+
+    def _forget(self, link: Link) -> None:
+        """Nothing was heard for so long that the peer counts as gone: only its address stays."""
+        self._unreachable(link)
+        if link.timer is not None:
+            link.timer.cancel()
+            link.timer = None
+        self._saw([link])
+        link.peer.link = None
+        if link.peer.settings is None:
+            self.table.remove(link.peer)
+
+    def _part(self, link: Link, reason: FarewellReason) -> None:
+        """End a conversation from our side."""
+        now = self.loop.now
+        for session in link.tunnel.valid(now)[:1]:
+            self._farewell(link, session, reason)
+        link.tunnel.forget()
+        self._forget(link)
+
+    def _farewell(self, link: Link, session: Session, reason: FarewellReason) -> None:
+        if link.address is not None:
+            self.sender.frames(link, session, [Farewell(reason).encode()], link.address, False)
+
+    # --- from the sender
+
+    def nobody(self, at: int, length: int) -> None:
+        """A packet for an address in ZigNet's range that no peer has."""
+        self.dropped["to peers: nobody has this address"] += 1
+        packet = self.gateway.packet
+        if not packet.parse(at, length, self.gateway.segment_size() != 0):
+            self.gateway.send(craft.unreachable(packet, craft.Unreachable.HOST))
+
+    def stage(self, link: Link, packet: bytes) -> None:
+        """A packet, as it was read, waits for a session."""
+        if not link.wait(packet):
+            self.dropped["to peers: too much waits for a handshake"] += 1
+        self._tunnel(link, link.tunnel.wanted(self.loop.now))
+
+    def _unreachable(self, link: Link) -> None:
+        """Tell the senders of what waits."""
+        for read in link.taken():
+            self.dropped["to peers: not reachable"] += 1
+            packet = self.gateway.parsed(read)
+            if packet is not None:
+                self.gateway.send(craft.unreachable(packet, craft.Unreachable.HOST))
+
+    def _control(self, link: Link, frame: bytes) -> None:
+        """Send a control frame on the path in use, if there is a session."""
+        session = link.ready(self.loop.now)
+        if session is not None:
+            self.sender.frames(link, session, [frame], link.address, False)
+
+    # --- from the receiver
+
+    def ecn(self, inner: int, outer: int) -> int:
+        """RFC 6040 figure 4; -1: drop."""
+        mark = TABLE[inner << 2 | outer]
+        return -1 if mark == DROP else mark
+
+    def first(self, session: Session, address: Any) -> None:
+        """The first message of a session that stood aside: it is valid now."""
+        link: Link = session.tunnel.owner
+        now = self.loop.now
+        self._pending.pop(session.local_index, None)
+        if not link.peer.address4 and not self._welcome(link):
+            session.tunnel.forget()
+            return
+        self._paths(link, link.paths.confirmed(session.origin, address, now))
+        self._tunnel(link, link.tunnel.opened(session, now, False))
+
+    def _welcome(self, link: Link) -> bool:
+        """A stranger has become a peer: it gets an address."""
+        key = link.peer.key
+        known = self.table.by_key.get(key.x)
+        if known is not None and known.link is not None:  # two handshakes of one stranger: the newest wins
+            known.link.tunnel.forget()
+            self._forget(known.link)
+        address = self.store.address_for(key.x, int(time.time()))
+        if address is None:
+            self.dropped["no address is left for a new peer"] += 1
+            return False
+        link.peer.address4 = address.to_bytes(4, "big")
+        link.peer.link = link
+        link.between(self.local.address4, self.local.address6)
+        self.table.add(link.peer)
+        log.info("%s has connected, and is %s here", key.name, ".".join(map(str, link.peer.address4)))
+        return True
+
+    def moved(self, link: Link, address: Any, size: int) -> None:
+        """An authentic datagram came from another address than the path's."""
+        self._paths(link, link.paths.heard(address, size, self.loop.now))
+
+    def control(self, link: Link, session: Session, frame: bytes, address: Any, size: int) -> None:
+        """A control frame, and the size of the datagram that brought it."""
+        try:
+            message = parse_control(frame)
+        except BadFrame as error:
+            self.dropped[f"control: {error}"] += 1
+            return
+        now = self.loop.now
+        match message:
+            case Ping(token):
+                self._control(link, Pong(token).encode())
+            case Pong(token):
+                sent = link.pings.pop(token, None) if link.pings is not None else None
+                if sent is not None:
+                    link.rtt_s = time.monotonic() - sent
+            case Challenge(token, path, _):
+                sending = link.tunnel.sending
+                if sending is not None and link.tunnel.before_send(now):
+                    packed = self.transport.packed(address)
+                    port = int.from_bytes(packed[16:], "big")
+                    answer = Answer(token, path, size, port, packed[:16]).encode()
+                    self.sender.frames(link, sending, [answer], address, False)
+            case Answer(token, path, brought, _, _):
+                self._paths(link, link.paths.answered(token, path, brought, address, now))
+            case Refused():
+                self.rare.refused(link, message)
+            case Farewell(reason):
+                self._tunnel(link, link.tunnel.receive_farewell(session, reason, now))
+
+    # --- handshakes
+
+    def handshake(self, datagram: memoryview, address: Any) -> None:
+        """A datagram that is not data: cheapest checks first."""
+        size = len(datagram)
+        kind = datagram[0]
+        if kind == MessageType.INITIATION and size == INITIATION_SIZE:
+            self._initiation(bytes(datagram), address)
+        elif kind == MessageType.RESPONSE and size == RESPONSE_SIZE:
+            self._response(bytes(datagram), address)
+        elif kind == MessageType.COOKIE and size == COOKIE_SIZE:
+            message = bytes(datagram)
+            tunnel = self.indices.tunnels.get(int.from_bytes(message[4:8], "little"))
+            if tunnel is None or not tunnel.receive_cookie(message, self.loop.now):
+                self.dropped["a cookie for nothing"] += 1
+        else:
+            self.dropped["not a message"] += 1
+
+    def _passes(self, message: bytes, address: Any) -> bool:
+        """mac1, and under load mac2 and the rate: before any curve arithmetic."""
+        if not self._macs.mac1_ok(message):
+            self.dropped["handshake: wrong mac1"] += 1
+            return False
+        now = self.loop.now
+        slot = int(now / SLOT_S)
+        if slot != self._slot:
+            self._slot, self._slot_left = slot, FREE_HANDSHAKES
+        if self._slot_left > 0:
+            self._slot_left -= 1
+            return True
+        packed = self.transport.packed(address)
+        if not self._macs.mac2_ok(message, packed, now):
+            self.dropped["handshake: under load, a cookie was sent"] += 1
+            self.transport.send(memoryview(self._macs.cookie_for(message, packed, now)), 0, address)
+            return False
+        if not self._limit.allow(packed[:16], now):
+            self.dropped["handshake: too many of one address"] += 1
+            return False
+        return True
+
+    @property
+    def pending(self) -> int:
+        """Sessions of strangers that are not valid yet."""
+        return len(self._pending)
+
+    @property
+    def under_load(self) -> bool:
+        """Whether cookies are asked for at the moment."""
+        return self._slot_left <= 0 and int(self.loop.now / SLOT_S) - self._slot <= 1
+
+    def _initiation(self, message: bytes, address: Any) -> None:
+        if not self._passes(message, address):
+            return
+        now = self.loop.now
+        try:
+            responder = Responder.open(self._static, message)
+            link = self._caller(responder, now)
+            if link is None:
+                return
+            self._tunnel(link, link.tunnel.receive_initiation(responder, address, now))
+        except HandshakeError as error:
+            self.dropped[f"handshake: {error}"] += 1
+            return
+        if not link.peer.address4:
+            self._pend(link)
+
+    def _caller(self, responder: Responder, now: float) -> Link | None:
+        """Whose initiation this is, if it may come in."""
+        peer = self.table.by_key.get(responder.remote)
+        if peer is not None:
+            if not matches(responder.payload.key, responder.remote):
+                self.dropped["handshake: a key that is not its own"] += 1
+                return None
+            key = peer.key
+        else:
+            try:
+                key = PublicKey.from_bytes(responder.payload.key)
+            except BadKey:
+                self.dropped["handshake: not a key"] += 1
+                return None
+            if key.x != responder.remote or key == self.key:
+                self.dropped["handshake: a key that is not its own"] += 1
+                return None
+        decision = self.admission.admit(key, now)
+        if not decision.allowed:
+            self.dropped["handshake: not admitted"] += 1
+            log.debug("%s was not admitted: %s", key.name, decision.reason)
+            return None
+        if peer is not None:
+            return self.wake(peer)
+        return self._link(Peer(key, None, b"", address6(self.local.range6, key.x).packed))
+
+    def _pend(self, link: Link) -> None:
+        """Keep a stranger's session for a while; the oldest make room."""
+        session = link.tunnel.next
+        assert session is not None
+        self._pending[session.local_index] = link
+        while len(self._pending) > MOST_PENDING or (
+            self._pending and next(iter(self._pending.values())).tunnel.next is None
+        ):
+            _, oldest = self._pending.popitem(last=False)
+            oldest.tunnel.forget()
+            if oldest.timer is not None:
+                oldest.timer.cancel()
+
+    def _response(self, message: bytes, address: Any) -> None:
+        tunnel = self.indices.tunnels.get(int.from_bytes(message[8:12], "little"))
+        if tunnel is None:
+            self.dropped["handshake: a response to nothing"] += 1
+            return
+        if not self._passes(message, address):
+            return
+        try:
+            todo = tunnel.receive_response(message, address, self.loop.now)
+        except HandshakeError as error:
+            self.dropped[f"handshake: {error}"] += 1
+            return
+        self._tunnel(tunnel.owner, todo)
+
+    def _halves(
+        self, suite: Suite, send: bytearray, receive: bytearray, local_index: int, remote_index: int
+    ) -> tuple[Sealing, Opening]:
+        if self._key_log is not None:
+            tunnel = self.indices.tunnels[local_index]
+            key: PublicKey = tunnel.owner.peer.key
+            self._key_log.write(
+                keylog.format_line(suite, local_index, remote_index, bytes(send), bytes(receive), key.name)
+            )
+        big = suite == Suite.AES
+        return Sealing(aead(suite, send), big, remote_index), Opening(aead(suite, receive), big, local_index)
+
+    # --- now and then
+
+    def _remember(self, again: bool = True) -> None:
+        """Tell the store who was there."""
+        self._saw(link for link in self.links() if link.tunnel.sending is not None)
+        if again:
+            self.loop.call_later(SEEN_S, self._remember)
+
+    def _saw(self, links: Iterable[Link]) -> None:
+        wall = time.time() - self.loop.now
+        self.store.saw(
+            Seen(
+                link.peer.key.x,
+                link.peer.key.ed,
+                int(wall + link.tunnel.received_at),
+                self.transport.text(link.address) if link.address is not None else None,
+            )
+            for link in links
+            if link.tunnel.received_at
+        )
+
+    def _recheck(self, again: bool = True) -> None:
+        """Ask the policy about whoever is here (mission G4)."""
+        for link in self.links():
+            decision = self.admission.admit(link.peer.key, self.loop.now)
+            if not decision.allowed and link.tunnel.renewed_at:
+                log.info("%s is not admitted any more: %s", link.peer.name, decision.reason)
+                self._part(link, FarewellReason.NOT_ADMITTED)
+        if again:
+            self.loop.call_later(RECHECK_S, self._recheck)
+
+    # --- for people
+
+    def ping(self, link: Link) -> bytes | None:
+        """Send a sealed ping; its token, or None where there is no session."""
+        if link.ready(self.loop.now) is None:
+            return None
+        token = os.urandom(8)
+        if link.pings is None:
+            link.pings = {}
+        while len(link.pings) >= MOST_PINGS:
+            del link.pings[next(iter(link.pings))]
+        link.pings[token] = time.monotonic()
+        self._control(link, Ping(token).encode())
+        return token
+
+    def connect(self, link: Link) -> None:
+        """Make a session, if there is none."""
+        if link.ready(self.loop.now) is None:
+            self._tunnel(link, link.tunnel.wanted(self.loop.now))
+
+
+class KeyLog:
+    """Session keys for `zignet wire-dump`: a file of mode 0600, because the configuration asks for it."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.fchmod(self._fd, 0o600)
+        log.warning("session keys are written to %s: who reads it can read this node's traffic", path)
+
+    def write(self, line: str) -> None:
+        """Add a session."""
+        os.write(self._fd, line.encode())

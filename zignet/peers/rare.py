@@ -1,0 +1,183 @@
+"""What the packet path hands over because it is rare: fragments, ICMP errors, packets too large for the path, control
+frames, and what must be refused. Plain Python, one packet at a time.
+
+Outward: `slow` ─► reassemble | strip ─► a frame, or pieces of one.  Inward: `slow_frame` ─► join pieces | rebuild.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from nat import craft
+from nat.checksum import finish, sum16
+from nat.header import Protocol as Ip
+from nat.packet import Packet, Problem
+from zignet.wire import (
+    FRAME_HEADER,
+    BadFrame,
+    Budget,
+    Flag,
+    Fragments,
+    Protocol,
+    Refusal,
+    Refused,
+    clamp_mss,
+    is_known,
+    rebuild,
+    split,
+    strip,
+)
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from nat.engine import Engine
+    from zignet.peers.peer import Link
+    from zignet.peers.send import Sender
+
+__all__ = ["Rare"]
+
+log = logging.getLogger("zignet.peers")
+
+SEALED = 32  # bytes that a data message adds to its frame
+TCP_OVER = {4: 20, 6: 20}  # bytes of a TCP header without options, which the MSS does not count
+REFUSALS_PER_S = 20  # to one peer
+
+
+class Rare:
+    """The slow path of one node, both directions."""
+
+    def __init__(
+        self, engine: Engine, sender: Sender, dropped: Counter[str], own4: bytes, own6: bytes
+    ) -> None:
+        self._engine = engine
+        self._gateway = engine.gateway
+        self._loop = engine.loop
+        self._sender = sender
+        self._dropped = dropped
+        self._own = {4: own4, 16: own6}
+        self._packet = Packet(engine.gateway.raw)
+        self._budget = Budget()
+        self._refused_in: tuple[int, int] = (0, 0)  # a second, and how many refusals left in it
+
+    # --- outward
+
+    def slow(self, link: Link, at: int, length: int) -> None:
+        """A packet for a peer in the gateway's buffer, which the packet path does not carry as it is."""
+        packet, gateway = self._packet, self._gateway
+        super_packet = gateway.segment_size()
+        problem = packet.parse(at, length, super_packet != 0)
+        if problem:
+            self._dropped["to peers: " + Problem(problem).name.lower().replace("_", " ")] += 1
+            return
+        if packet.fragment:
+            whole = self._engine.fragments.add(packet, self._loop.now)
+            if whole is not None:
+                gateway.feed(whole)
+            return
+        partial = gateway.header != 0 and gateway.raw[0] & 1 != 0
+        try:
+            for piece in self._cut(packet, super_packet):
+                self.send(link, strip(piece, partial=partial), partial=partial)
+        except BadFrame as error:
+            self._dropped[f"to peers: {error}"] += 1
+            if packet.protocol not in (Ip.TCP, Ip.UDP, Ip.ICMP, Ip.ICMPV6):
+                gateway.send(craft.unreachable(packet, craft.Unreachable.PROHIBITED))
+
+    def _cut(self, packet: Packet, size: int) -> Iterator[bytes]:
+        """One packet, or the datagrams of a super-datagram whose frames do not fit the path."""
+        whole = packet.whole()
+        if not size or packet.protocol != Ip.UDP:
+            yield whole
+            return
+        head = packet.payload_at - packet.start
+        for start in range(head, len(whole), size):
+            payload = whole[start : start + size]
+            datagram = bytearray(whole[:head] + payload)
+            datagram[head - 4 : head - 2] = (8 + len(payload)).to_bytes(2, "big")
+            if packet.version == 4:
+                datagram[2:4] = len(datagram).to_bytes(2, "big")
+                datagram[10:12] = bytes(2)
+                datagram[10:12] = finish(sum16(datagram, 0, 20, 0)).to_bytes(2, "big")
+            else:
+                datagram[4:6] = (len(datagram) - 40).to_bytes(2, "big")
+            yield bytes(datagram)
+
+    def send(self, link: Link, frame: bytes, *, partial: bool = False, is_data: bool = True) -> None:
+        """Send a frame on the path in use, in pieces if need be."""
+        session = link.ready(self._loop.now)
+        if session is None:
+            self._dropped["to peers: the session ended meanwhile"] += 1
+            return
+        if len(frame) <= link.room:
+            self._sender.frames(link, session, [frame], link.address, is_data)
+            return
+        link.number = (link.number + 1) & 0xFFFFFFFF
+        self._sender.frames(link, session, split(frame, link.number, link.room), link.address, is_data)
+
+    def clamp(self, link: Link, at: int, end: int, partial: bool) -> None:
+        """The MSS of a SYN in the gateway's buffer, lowered to what the path carries (protocol §6)."""
+        clamp_mss(self._gateway.raw, at, end, link.room - FRAME_HEADER - 20, partial=partial)
+
+    # --- inward
+
+    def slow_frame(self, link: Link, session: Any, frame: bytes) -> None:
+        """A frame that the packet path does not write to the TUN as it is."""
+        if frame[0] == Protocol.FRAGMENT and is_known(frame):
+            self._piece(link, session, frame)
+        elif frame[0] == Protocol.WHOLE and is_known(frame):
+            self.refuse(link, frame, Refusal.WHOLE_PACKETS)
+        elif not is_known(frame):
+            self.refuse(link, frame, Refusal.UNKNOWN_PROTOCOL)
+        else:
+            self._deliver(link, frame)
+
+    def _piece(self, link: Link, session: Any, frame: bytes) -> None:
+        if link.fragments is None:
+            link.fragments = Fragments(self._budget)
+        try:
+            whole = link.fragments.add(frame, self._loop.now)
+        except BadFrame as error:
+            self._dropped[f"from peers: {error}"] += 1
+            return
+        if whole is None:
+            return
+        if whole[0] in (Protocol.FRAGMENT, Protocol.CONTROL):
+            self._dropped["from peers: a fragment of a fragment or of a control frame"] += 1
+        else:
+            self.slow_frame(link, session, whole)
+
+    def _deliver(self, link: Link, frame: bytes) -> None:
+        size = 16 if frame[1] & Flag.V6 else 4
+        source = link.peer.address6 if size == 16 else link.peer.address4
+        try:
+            packet = rebuild(frame, source, self._own[size])
+        except BadFrame as error:
+            self._dropped[f"from peers: {error}"] += 1
+            return
+        self._gateway.send(packet)
+
+    def refuse(self, link: Link, frame: bytes, reason: Refusal) -> None:
+        """Tell the sender that a frame was not taken, at a bounded rate."""
+        self._dropped[f"from peers: refused, {reason.name.lower().replace('_', ' ')}"] += 1
+        second = int(self._loop.now)
+        last, count = self._refused_in
+        if second != last:
+            count = 0
+        if count < REFUSALS_PER_S:
+            self._refused_in = (second, count + 1)
+            self.send(link, Refused.of(frame, reason).encode(), is_data=False)
+
+    def refused(self, link: Link, refusal: Refused) -> None:
+        """A peer did not take a packet of ours: its application is told, by ICMP."""
+        self._dropped["to peers: refused there"] += 1
+        v6 = bool(refusal.flags & Flag.V6)
+        peer, own = (link.peer.address6, self._own[16]) if v6 else (link.peer.address4, self._own[4])
+        protocol = Ip.ICMPV6 if v6 and refusal.protocol == Protocol.ICMP else refusal.protocol
+        quoted = craft.ip_packet(own, peer, protocol, refusal.quote)
+        kind, code = (
+            (1, 1) if v6 else (3, 13)
+        )  # administratively prohibited: RFC 4443 §3.1, RFC 1812 §5.2.7.1
+        self._gateway.send(craft.icmp_error(kind, code, 0, peer, own, quoted=quoted))

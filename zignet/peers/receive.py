@@ -1,0 +1,870 @@
+# cython: boundscheck=False, wraparound=False
+"""From the underlay to the TUN, in the order in which a datagram meets it.
+
+ 1. `on_event`  one receive call brings up to 64 datagrams of one sender, side by side (UDP_GRO)
+ 2. `message`   by type: handshakes leave for the hub; data finds its session by the index
+ 3. `open`      counter against the window, then the seal. The frame is opened so that its payload lands right behind
+                the payload before it: what its headers cover there is saved first, and put back after
+ 4. `frame`     does it go on where the packet before ended? Then the two are one; else that one leaves first
+ 5. `leave`     an IP header of our own making, one write to the TUN for all that was joined
+
+Control frames, fragments, ICMP errors and whatever is refused go to the hub, in plain Python.
+`boundscheck` is off because every length is compared before the bytes are read.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+from collections import Counter
+from typing import Any
+
+import cython
+from cryptography.exceptions import InvalidTag
+
+from nat.checksum import adjust, adjust_udp, finish, sum16
+
+if cython.compiled:
+    from cython.cimports.cpython.bytearray import PyByteArray_AS_STRING
+    from cython.cimports.libc.errno import errno as c_errno
+    from cython.cimports.libc.string import memcmp, memcpy, memmove
+    from cython.cimports.posix.unistd import write as c_write
+
+__all__ = ["WINDOW", "Opening", "Receiver"]
+
+READS_PER_EVENT = 32
+HEADER: cython.int = 16  # bytes of a data message in front of what it seals (protocol §4)
+TAG: cython.int = 16
+FRAME: cython.int = 4
+LEAST: cython.int = HEADER + FRAME + TAG
+BASE: cython.int = (
+    128  # where the frame of the first datagram is put: room for the headers that we write in front of it
+)
+MOST_HEAD = 64  # bytes: frame header and the longest TCP header
+MOST_PACKET: cython.int = 65_535  # bytes of one write, IP header included
+RECEIVE = 65_536  # bytes of one receive call
+MOST_CACHED = 64  # sizes of datagrams
+MOST_DATAGRAMS: cython.int = 64  # of one super-datagram: UDP_MAX_SEGMENTS of linux/udp.h
+WINDOW = 8_192  # counters, protocol §4
+FULL: cython.int = WINDOW
+SMALL: cython.int = 512  # counters: what a session starts with
+
+TCP: cython.int = 6
+UDP: cython.int = 17
+ICMP: cython.int = 1
+ICMPV6: cython.int = 58
+V6: cython.int = 0x01
+PARTIAL: cython.int = 0x02
+ACK: cython.int = 0x10
+PSH: cython.int = 0x08
+DATA: cython.int = 4
+NEEDS_CSUM: cython.int = 1
+GSO_TCPV4: cython.int = 1
+GSO_TCPV6: cython.int = 4
+GSO_UDP_L4: cython.int = 5
+
+_COUNTER = struct.Struct("<Q")
+_NONCE = struct.Struct(">Q")
+_DATA = struct.Struct("<IIQ")
+_SEQUENCE = struct.Struct(">I")
+
+
+@cython.cclass
+class Opening:
+    """The receiving half of a session: its AEAD, the counters that it has seen (RFC 6479), whose it is."""
+
+    decrypt: Any
+    session: Any = cython.declare(object, visibility="public")
+    peer: Any = cython.declare(object, visibility="public")  # None until the session is valid
+    index = cython.declare(cython.uint, visibility="readonly")
+    big: cython.bint
+    until = cython.declare(cython.double, visibility="public")  # REJECT_AFTER_TIME, in monotonic seconds
+    next: cython.ulonglong  # one more than the greatest counter seen
+    seen: bytearray  # a bit for each counter, by its remainder; grows with the session
+    received = cython.declare(cython.ulonglong, visibility="readonly")  # messages
+
+    def __init__(self, aead: Any, big_endian: bool, index: int) -> None:
+        self.decrypt = aead.decrypt_into
+        self.session = None
+        self.peer = None
+        self.index = index
+        self.big = big_endian
+        self.until = float("inf")
+        self.next = 0
+        self.received = 0
+        self.seen = bytearray(SMALL // 8)
+
+    def erase(self) -> None:
+        """Drop the key."""
+        self.decrypt = None
+
+    @property
+    def expected(self) -> int:
+        """How many messages the counters say that there were."""
+        return self.next
+
+    @cython.ccall
+    def fresh(self, counter: cython.ulonglong) -> cython.bint:
+        """Whether this counter was not seen yet, and is not too old to know."""
+        if counter >= self.next:
+            return True
+        size: cython.ulonglong = len(self.seen) * 8
+        if self.next - counter > size:
+            return False
+        bit: cython.ulonglong = counter % size
+        return not self.seen[bit >> 3] & (1 << (bit & 7))
+
+    @cython.ccall
+    def mark(self, counter: cython.ulonglong) -> cython.void:
+        """Remember a fresh counter, once the seal was found good."""
+        size: cython.ulonglong = len(self.seen) * 8
+        if counter >= self.next:
+            if counter >= size and size < FULL:
+                self.grow()
+                size = FULL
+            self.forget(counter, size)
+            self.next = counter + 1
+        bit: cython.ulonglong = counter % size
+        self.seen[bit >> 3] |= 1 << (bit & 7)
+        self.received += 1
+
+    @cython.cfunc
+    def forget(self, counter: cython.ulonglong, size: cython.ulonglong) -> cython.void:
+        """Clear the bits of the counters between the greatest so far and a greater one."""
+        bit: cython.ulonglong
+        at: cython.ulonglong = self.next
+        if counter - at >= size:
+            self.seen[:] = bytes(len(self.seen))
+            return
+        while at < counter:
+            bit = at % size
+            if bit & 7 == 0 and counter - at >= 8:
+                self.seen[bit >> 3] = 0
+                at += 8
+            else:
+                self.seen[bit >> 3] &= ~(1 << (bit & 7)) & 0xFF
+                at += 1
+        bit = counter % size
+        self.seen[bit >> 3] &= ~(1 << (bit & 7)) & 0xFF
+
+    @cython.cfunc
+    def grow(self) -> cython.void:
+        """From the small window, whose bits stand where they belong until its first wrap, to the full one."""
+        larger = bytearray(FULL // 8)
+        larger[: len(self.seen)] = self.seen
+        self.seen = larger
+
+
+@cython.cclass
+class Receiver:
+    """Opens what the underlay brings and writes it to the TUN. One per underlay socket."""
+
+    loop: Any
+    transport: Any
+    tun: Any
+    fd: cython.int
+    header: cython.Py_ssize_t  # bytes of the virtio_net_hdr
+    openings: Any  # index -> Opening
+    hub: Any = cython.declare(object, visibility="public")
+    dropped: Any = cython.declare(object, visibility="readonly")
+    offload: cython.int  # what the TUN takes, TUN_F_*
+    join_tcp = cython.declare(cython.bint, visibility="public")
+    join_udp = cython.declare(cython.bint, visibility="public")
+    sums = cython.declare(cython.bint, visibility="public")  # the TUN takes NEEDS_CSUM
+    rx: bytearray
+    rx_view: cython.uchar[::1]
+    rx_memory: Any
+    plain: bytearray
+    view: cython.uchar[::1]
+    memory: Any
+    nonce: bytearray
+    nonce_view: cython.uchar[::1]
+    saved: bytearray
+    saved_view: cython.uchar[::1]
+    fresh_head: bytearray
+    fresh_view: cython.uchar[::1]
+    sealed_cache: dict[int, list[Any]]
+    frame_cache: dict[Any, list[Any]]
+    # The packet that is being joined: a frame header at BASE, the transport header, `payload` bytes.
+    peer: Any  # None: there is none
+    head: cython.Py_ssize_t  # bytes of the transport header
+    payload: cython.Py_ssize_t
+    size: cython.Py_ssize_t  # payload of the first piece; all but the last are equal
+    pieces: cython.int
+    sequence: cython.uint  # where the next piece must start
+    # What the datagrams of one session add up to, until `settle`
+    opening: Opening | None
+    bytes_in: cython.Py_ssize_t
+    data_in: cython.int
+    packets_out = cython.declare(cython.ulonglong, visibility="readonly")
+
+    def __init__(self, loop: Any, transport: Any, tun: Any, openings: Any) -> None:
+        self.loop = loop
+        self.transport = transport
+        self.tun = tun
+        self.fd = tun.fileno()
+        self.header = tun.header
+        self.openings = openings
+        self.dropped = Counter()
+        self.rx = bytearray(RECEIVE)
+        self.rx_view = self.rx
+        self.rx_memory = memoryview(self.rx)
+        self.plain = bytearray(BASE + 2 * MOST_PACKET + 2048)
+        self.view = self.plain
+        self.memory = memoryview(self.plain)
+        self.nonce = bytearray(12)
+        self.nonce_view = self.nonce
+        self.saved = bytearray(MOST_HEAD)
+        self.saved_view = self.saved
+        self.fresh_head = bytearray(MOST_HEAD)
+        self.fresh_view = self.fresh_head
+        self.sealed_cache = {}
+        self.frame_cache = {}
+        self.peer = None
+        self.opening = None
+        self.head = self.payload = self.size = self.pieces = 0
+        self.bytes_in = self.data_in = 0
+        self.packets_out = 0
+        self.look_at_offload()
+
+    def look_at_offload(self) -> None:
+        """What the TUN takes in super-packets, as it is now."""
+        offload = int(self.tun.offload)
+        self.sums = self.header != 0 and offload & 0x01 != 0
+        self.join_tcp = self.sums and offload & 0x06 == 0x06
+        self.join_udp = self.sums and offload & 0x60 == 0x60
+
+    # --- 1. receive
+
+    def on_event(self, mask: int) -> None:
+        """Datagrams are waiting."""
+        transport = self.transport
+        for _ in range(READS_PER_EVENT):
+            got = transport.receive_into(self.rx_memory)
+            if got is None:
+                break
+            total, size, address, ecn = got
+            self.datagrams(total, size, address, ecn)
+        self.leave()
+        self.settle(None)
+
+    def abort(self) -> None:
+        """A fault in this code, with one batch: what was not yet written of it is lost."""
+        self.dropped["internal error"] += 1
+        self.peer = None
+        self.opening = None
+
+    @cython.ccall
+    def datagrams(
+        self, total: cython.Py_ssize_t, size: cython.Py_ssize_t, address: Any, ecn: cython.int
+    ) -> cython.void:
+        """`total` bytes of datagrams in the receive buffer, each but the last of `size` bytes (0: there is one)."""
+        at: cython.Py_ssize_t = 0
+        length: cython.Py_ssize_t
+        if size <= 0:
+            size = total
+        while at < total:
+            length = size if total - at > size else total - at
+            self.message(at, length, address, ecn)
+            at += length
+            if self.peer is not None and length == size and ecn == 0:
+                at = self.stream(at, total, size, address)
+
+    @cython.cfunc
+    def stream(
+        self, at: cython.Py_ssize_t, total: cython.Py_ssize_t, size: cython.Py_ssize_t, address: Any
+    ) -> cython.Py_ssize_t:
+        """The quick way of steps 2 to 4, for as long as one full datagram follows on another; where it ends.
+
+        It differs from the long way in nothing but speed: one comparison of the headers with those expected.
+        """
+        opening: Opening | None = self.opening
+        if opening is None or opening.peer is None or address != opening.peer.address:
+            return at
+        rx = self.rx_view
+        view = self.view
+        nonce = self.nonce_view
+        plain: cython.Py_ssize_t = size - HEADER - TAG
+        covered: cython.Py_ssize_t = FRAME + self.head
+        piece: cython.Py_ssize_t = plain - covered
+        if piece != self.size or self.payload % piece:
+            return at
+        expected: bytearray = self.plain[BASE : BASE + covered]
+        sealed: list[Any] = self.sealed_slices(size)
+        frames: list[Any] = self.frame_slices(plain, piece)
+        tcp: cython.bint = view[BASE] == TCP
+        counter: cython.ulonglong = opening.next
+        window: cython.ulonglong
+        bit: cython.ulonglong
+        put: cython.Py_ssize_t
+        k: cython.int
+        decrypt = opening.decrypt
+        while (
+            at + size <= total
+            and self.payload + plain <= MOST_PACKET - 40
+            and (tcp or self.pieces < MOST_DATAGRAMS)
+        ):
+            if cython.compiled:
+                if (
+                    rx[at] != DATA
+                    or _little32(rx, at) != DATA
+                    or _little32(rx, at + 4) != opening.index
+                    or _little32(rx, at + 8) != counter & 0xFFFFFFFF
+                    or _little32(rx, at + 12) != counter >> 32
+                ):
+                    break
+                for k in range(8):
+                    nonce[4 + k] = (counter >> (8 * (7 - k) if opening.big else 8 * k)) & 0xFF
+            else:
+                if self.rx[at : at + HEADER] != _DATA.pack(DATA, opening.index, counter):
+                    break
+                (_NONCE if opening.big else _COUNTER).pack_into(self.nonce, 4, counter)
+            put = BASE + self.payload
+            if cython.compiled:
+                memcpy(cython.address(self.saved_view[0]), cython.address(view[put]), covered)
+            else:
+                self.saved[:covered] = self.plain[put : put + covered]
+            try:
+                decrypt(self.nonce, sealed[at // size], None, frames[self.payload // piece])
+            except (InvalidTag, TypeError):
+                self.restore(put, covered)
+                self.dropped["not authentic"] += 1
+                return at + size
+            at += size
+            self.bytes_in += size
+            if counter >= cython.cast(cython.ulonglong, len(opening.seen)) * 8:
+                opening.mark(counter)
+            else:  # nothing to forget: the bit that a wrap would have left is set anew
+                window = len(opening.seen) * 8
+                bit = counter % window
+                opening.seen[bit >> 3] |= 1 << (bit & 7)
+                opening.next = counter + 1
+                opening.received += 1
+            counter += 1
+            if tcp:
+                if cython.compiled:
+                    expected[8] = self.sequence >> 24
+                    expected[9] = (self.sequence >> 16) & 0xFF
+                    expected[10] = (self.sequence >> 8) & 0xFF
+                    expected[11] = self.sequence & 0xFF
+                else:
+                    _SEQUENCE.pack_into(expected, 8, self.sequence)
+            if (
+                memcmp(cython.address(view[put]), PyByteArray_AS_STRING(expected), covered) != 0
+                if cython.compiled
+                else self.plain[put : put + covered] != expected
+            ):
+                self.frame(opening, True, put, covered, plain, 0, address, size)
+                return at
+            self.restore(put, covered)
+            self.payload += piece
+            self.pieces += 1
+            self.sequence = (self.sequence + cython.cast(cython.uint, piece)) & 0xFFFFFFFF
+        return at
+
+    @cython.cfunc
+    def sealed_slices(self, size: cython.Py_ssize_t) -> list[Any]:
+        """Views of what is sealed in received datagrams of one size."""
+        known: list[Any] | None = self.sealed_cache.get(size)
+        if known is None:
+            if len(self.sealed_cache) >= MOST_CACHED:
+                self.sealed_cache.clear()
+            known = self.sealed_cache[size] = [
+                self.rx_memory[place + HEADER : place + size] for place in range(0, RECEIVE - size + 1, size)
+            ]
+        return known
+
+    @cython.cfunc
+    def frame_slices(self, plain: cython.Py_ssize_t, piece: cython.Py_ssize_t) -> list[Any]:
+        """Views of where the frames of one packet are opened, `piece` bytes apart."""
+        key = (plain, piece)
+        known: list[Any] | None = self.frame_cache.get(key)
+        if known is None:
+            if len(self.frame_cache) >= MOST_CACHED:
+                self.frame_cache.clear()
+            known = self.frame_cache[key] = [
+                self.memory[place : place + plain] for place in range(BASE, BASE + MOST_PACKET + piece, piece)
+            ]
+        return known
+
+    # --- 2. by type
+
+    @cython.cfunc
+    def message(
+        self, at: cython.Py_ssize_t, length: cython.Py_ssize_t, address: Any, ecn: cython.int
+    ) -> cython.void:
+        """One datagram."""
+        rx = self.rx_view
+        if rx[at] != DATA:
+            self.hub.handshake(self.rx_memory[at : at + length], address)
+            return
+        if length < LEAST or rx[at + 1] | rx[at + 2] | rx[at + 3]:
+            self.dropped["malformed"] += 1
+            return
+        index: cython.uint = _little32(rx, at + 4)
+        if self.opening is None or self.opening.index != index:
+            found: Opening | None = self.openings.get(index)
+            if found is None:
+                self.dropped["no such session"] += 1
+                return
+            if self.loop.now >= found.until:
+                self.dropped["session too old"] += 1
+                return
+            self.settle(found)
+        opening: Opening | None = self.opening
+        if opening is None:
+            return
+        counter: cython.ulonglong = _little32(rx, at + 12)
+        counter = (counter << 32) | _little32(rx, at + 8)
+        if not opening.fresh(counter):
+            self.dropped["replayed or too old"] += 1
+            return
+        self.open(opening, counter, at, length, address, ecn)
+
+    @cython.cfunc
+    def settle(self, opening: Opening | None) -> cython.void:
+        """Tell the peer what came of it, before another's turn."""
+        before: Opening | None = self.opening
+        if before is not None and self.bytes_in and before.peer is not None:
+            before.peer.received(self.loop.now, self.bytes_in, self.data_in != 0, before.session)
+        self.bytes_in = self.data_in = 0
+        self.opening = opening
+
+    # --- 3. open
+
+    @cython.cfunc
+    def open(
+        self,
+        opening: Opening,
+        counter: cython.ulonglong,
+        at: cython.Py_ssize_t,
+        length: cython.Py_ssize_t,
+        address: Any,
+        ecn: cython.int,
+    ) -> cython.void:
+        """Open the datagram at `at` behind what is being joined, or at BASE."""
+        plain: cython.Py_ssize_t = length - HEADER - TAG
+        joining: cython.bint = self.peer is not None
+        if joining and (
+            self.peer is not opening.peer
+            or self.head + self.payload + plain > MOST_PACKET - 40
+            or plain <= FRAME + self.head
+        ):
+            self.leave()
+            joining = False
+        covered: cython.Py_ssize_t = FRAME + self.head if joining else 0
+        put: cython.Py_ssize_t = BASE
+        if joining:
+            put += self.payload
+            if cython.compiled:
+                memcpy(cython.address(self.saved_view[0]), cython.address(self.view[put]), covered)
+            else:
+                self.saved[:covered] = self.plain[put : put + covered]
+        if cython.compiled:
+            k: cython.int
+            for k in range(8):
+                self.nonce_view[4 + k] = (counter >> (8 * (7 - k) if opening.big else 8 * k)) & 0xFF
+        else:
+            (_NONCE if opening.big else _COUNTER).pack_into(self.nonce, 4, counter)
+        try:
+            opening.decrypt(
+                self.nonce,
+                self.rx_memory[at + HEADER : at + length],
+                None,
+                self.memory[put : put + plain],
+            )
+        except (InvalidTag, TypeError):  # TypeError: the key was erased in this very batch
+            self.restore(put, covered)
+            self.dropped["not authentic"] += 1
+            return
+        opening.mark(counter)
+        self.bytes_in += length
+        known: cython.bint = opening.peer is not None and address == opening.peer.address
+        if not known and not self.notice(opening, address, length):
+            return
+        self.frame(opening, joining, put, covered, plain, ecn, address, length)
+
+    @cython.cfunc
+    def restore(self, put: cython.Py_ssize_t, covered: cython.Py_ssize_t) -> cython.void:
+        """Put back what the headers of a frame have covered."""
+        if not covered:
+            return
+        if cython.compiled:
+            memcpy(cython.address(self.view[put]), cython.address(self.saved_view[0]), covered)
+        else:
+            self.plain[put : put + covered] = self.saved[:covered]
+
+    @cython.cfunc
+    def notice(self, opening: Opening, address: Any, length: cython.Py_ssize_t) -> cython.bint:
+        """The session is not valid yet, or the address is another one. Whether the frame may be looked at."""
+        if opening.peer is None:
+            # The hub may write (and so may we, through it): what was being joined has left, for its peer differs.
+            self.hub.first(opening.session, address)
+            if opening.peer is None:
+                self.dropped["not admitted"] += 1
+                return False
+        if address != opening.peer.address:
+            self.hub.moved(opening.peer, address, length)
+        return True
+
+    # --- 4. join
+
+    @cython.cfunc
+    def frame(
+        self,
+        opening: Opening,
+        joining: cython.bint,
+        put: cython.Py_ssize_t,
+        covered: cython.Py_ssize_t,
+        plain: cython.Py_ssize_t,
+        ecn: cython.int,
+        address: Any,
+        length: cython.Py_ssize_t,
+    ) -> cython.void:
+        """The frame that was opened at `put`: the next piece of what is being joined, or a new packet."""
+        view = self.view
+        if (ecn or view[put + 2] & 3) and view[put] in (ICMP, TCP, UDP):
+            mark: cython.int = self.hub.ecn(view[put + 2] & 3, ecn)  # RFC 6040
+            if mark < 0:
+                self.restore(put, covered)
+                self.dropped["congestion"] += 1
+                return
+            view[put + 2] = (view[put + 2] & 0xFC) | mark
+        if joining:
+            if self.follows(put, covered, plain):
+                self.restore(put, covered)
+                piece: cython.Py_ssize_t = plain - covered
+                self.payload += piece
+                self.pieces += 1
+                self.sequence = (self.sequence + cython.cast(cython.uint, piece)) & 0xFFFFFFFF
+                if piece < self.size or (view[BASE] == TCP and view[BASE + 17] & PSH):
+                    self.leave()
+                return
+            # It does not: the old packet gets its tail back and leaves, and the new one moves to the front.
+            if cython.compiled:
+                memcpy(cython.address(self.fresh_view[0]), cython.address(view[put]), covered)
+            else:
+                self.fresh_head[:covered] = self.plain[put : put + covered]
+            self.restore(put, covered)
+            self.leave()
+            if cython.compiled:
+                memmove(cython.address(view[BASE]), cython.address(view[put]), plain)
+                memcpy(cython.address(view[BASE]), cython.address(self.fresh_view[0]), covered)
+            else:
+                self.plain[BASE : BASE + plain] = self.plain[put : put + plain]
+                self.plain[BASE : BASE + covered] = self.fresh_head[:covered]
+        self.begin(opening.peer, opening.session, plain, address, length)
+
+    @cython.cfunc
+    def follows(
+        self, put: cython.Py_ssize_t, covered: cython.Py_ssize_t, plain: cython.Py_ssize_t
+    ) -> cython.bint:
+        """Whether the frame at `put` goes on where the joined packet ends (as the kernel's GRO decides)."""
+        view = self.view
+        piece: cython.Py_ssize_t = plain - covered
+        at: cython.Py_ssize_t = put + FRAME
+        base: cython.Py_ssize_t = BASE + FRAME
+        if piece > self.size or not _same(view, BASE, put, FRAME):
+            return False
+        if view[BASE] == UDP:
+            length: cython.Py_ssize_t = (view[at + 4] << 8) | view[at + 5]
+            return self.pieces < MOST_DATAGRAMS and _same(view, base, at, 4) and length == piece + 8
+        flags: cython.int = view[at + 13]
+        if flags & ~PSH != ACK or _read32(view, at + 4) != self.sequence:
+            return False
+        if not (
+            _same(view, base, at, 4)  # ports
+            and _same(view, base + 8, at + 8, 5)  # acknowledgement, length of the header
+            and _same(view, base + 14, at + 14, 2)  # window
+            and _same(view, base + 18, at + 18, self.head - 18)  # urgent pointer, options
+        ):
+            return False
+        if flags & PSH:
+            view[base + 13] |= PSH
+        return True
+
+    @cython.cfunc
+    def begin(
+        self,
+        peer: Any,
+        session: Any,
+        plain: cython.Py_ssize_t,
+        address: Any,
+        length: cython.Py_ssize_t,
+    ) -> cython.void:
+        """A frame of `plain` bytes at BASE that follows nothing."""
+        view = self.view
+        protocol: cython.int = view[BASE]
+        flags: cython.int = view[BASE + 1]
+        at: cython.Py_ssize_t = BASE + FRAME
+        inside: cython.Py_ssize_t = plain - FRAME
+        if protocol == 0:
+            self.hub.control(peer, session, bytes(self.memory[BASE : BASE + plain]), address, length)
+            return
+        self.data_in = 1
+        if protocol == TCP and inside >= 20 and flags & ~(V6 | PARTIAL) == 0:
+            self.head = (view[at + 12] >> 4) * 4
+            if self.head < 20 or self.head > inside:
+                self.dropped["malformed"] += 1
+                return
+        elif protocol == UDP and inside >= 8 and flags & ~(V6 | PARTIAL) == 0:
+            self.head = 8
+            if ((view[at + 4] << 8) | view[at + 5]) != inside:
+                self.dropped["malformed"] += 1
+                return
+        elif (
+            protocol == ICMP
+            and inside >= 8
+            and ((flags == 0 and view[at] in (0, 8)) or (flags == V6 and view[at] in (128, 129)))
+        ):
+            self.head = 8
+        else:
+            self.hub.slow_frame(peer, session, bytes(self.memory[BASE : BASE + plain]))
+            return
+        self.peer = peer
+        self.payload = self.size = inside - self.head
+        self.pieces = 1
+        if protocol == TCP:
+            self.sequence = (_read32(view, at + 4) + cython.cast(cython.uint, self.size)) & 0xFFFFFFFF
+            joinable: cython.bint = self.join_tcp and view[at + 13] == ACK
+        else:
+            joinable = protocol == UDP and self.join_udp
+        if not (joinable and flags & PARTIAL and self.size > 0):
+            self.leave()
+
+    # --- 5. leave
+
+    @cython.cfunc
+    def leave(self) -> cython.void:
+        """Write what was joined to the TUN, if there is anything."""
+        peer = self.peer
+        if peer is None:
+            return
+        self.peer = None
+        view = self.view
+        frame: cython.Py_ssize_t = BASE
+        protocol: cython.int = view[frame]
+        flags: cython.int = view[frame + 1]
+        traffic: cython.uint = view[frame + 2]
+        hops: cython.uint = view[frame + 3]
+        v6: cython.bint = flags & V6
+        l4: cython.Py_ssize_t = frame + FRAME
+        total: cython.Py_ssize_t = self.head + self.payload
+        super_packet: cython.bint = self.pieces > 1
+        ip: cython.Py_ssize_t
+        if protocol == ICMP:
+            self.echo(peer, l4, total, v6, traffic, hops)
+            return
+        if v6:
+            ip = l4 - 40
+            self.header6(peer, ip, protocol, total, traffic, hops)
+        else:
+            ip = l4 - 20
+            self.header4(peer, ip, protocol, total, traffic, hops)
+        if protocol == UDP:
+            view[l4 + 4] = (total >> 8) & 0xFF
+            view[l4 + 5] = total & 0xFF
+        field: cython.Py_ssize_t = 16 if protocol == TCP else 6
+        pseudo: cython.uint = (peer.in6 if v6 else peer.in4) + protocol + total
+        virtio: cython.bint = False
+        if flags & PARTIAL and self.sums:
+            pseudo = _fold(pseudo)
+            view[l4 + field] = pseudo >> 8
+            view[l4 + field + 1] = pseudo & 0xFF
+            virtio = True
+        elif flags & PARTIAL:
+            self.fill(l4, total, field, pseudo, protocol)
+        elif protocol == TCP or view[l4 + 6] | view[l4 + 7]:
+            (adjust_udp if protocol == UDP else adjust)(self.plain, l4 + field, peer.in6 if v6 else peer.in4)
+        elif v6:
+            self.dropped["UDP over IPv6 without a checksum"] += 1
+            return
+        if self.header:
+            self.virtio(ip - self.header, ip, l4, field, virtio, super_packet, protocol, v6)
+        self.write(ip - self.header, l4 + total, super_packet)
+
+    @cython.cfunc
+    def echo(
+        self,
+        peer: Any,
+        l4: cython.Py_ssize_t,
+        total: cython.Py_ssize_t,
+        v6: cython.bint,
+        traffic: cython.uint,
+        hops: cython.uint,
+    ) -> cython.void:
+        """A ping or its answer: ICMP has no pseudo-header, ICMPv6 has (RFC 4443 §2.3)."""
+        ip: cython.Py_ssize_t = l4 - (40 if v6 else 20)
+        if v6:
+            self.header6(peer, ip, ICMPV6, total, traffic, hops)
+            adjust(self.plain, l4 + 2, peer.in6)
+        else:
+            self.header4(peer, ip, ICMP, total, traffic, hops)
+        if self.header:
+            self.virtio(ip - self.header, ip, l4, 2, False, False, ICMP, v6)
+        self.write(ip - self.header, l4 + total, False)
+
+    @cython.cfunc
+    def fill(
+        self,
+        l4: cython.Py_ssize_t,
+        total: cython.Py_ssize_t,
+        field: cython.Py_ssize_t,
+        pseudo: cython.uint,
+        protocol: cython.int,
+    ) -> cython.void:
+        """The whole checksum, for a TUN that does not take NEEDS_CSUM."""
+        view = self.view
+        view[l4 + field] = view[l4 + field + 1] = 0
+        value: cython.uint = finish(sum16(self.plain, l4, total, pseudo))
+        if value == 0 and protocol == UDP:
+            value = 0xFFFF  # RFC 768
+        view[l4 + field] = value >> 8
+        view[l4 + field + 1] = value & 0xFF
+
+    @cython.cfunc
+    def header4(
+        self,
+        peer: Any,
+        ip: cython.Py_ssize_t,
+        protocol: cython.int,
+        length: cython.Py_ssize_t,
+        traffic: cython.uint,
+        hops: cython.uint,
+    ) -> cython.void:
+        """An IPv4 header in front of `length` bytes, from the peer to us (protocol §6)."""
+        view = self.view
+        total: cython.uint = length + 20
+        view[ip] = 0x45
+        view[ip + 1] = traffic
+        view[ip + 2] = total >> 8
+        view[ip + 3] = total & 0xFF
+        view[ip + 4] = view[ip + 5] = 0
+        view[ip + 6] = 0x40  # DF
+        view[ip + 7] = 0
+        view[ip + 8] = hops
+        view[ip + 9] = protocol
+        checksum: cython.uint = (
+            0x4500 + traffic + total + 0x4000 + (hops << 8) + protocol + cython.cast(cython.uint, peer.in4)
+        )
+        checksum = ~_fold(checksum) & 0xFFFF
+        view[ip + 10] = checksum >> 8
+        view[ip + 11] = checksum & 0xFF
+        addresses: bytes = peer.way4  # its address, ours
+        if cython.compiled:
+            memcpy(cython.address(view[ip + 12]), cython.cast(cython.p_char, addresses), 8)
+        else:
+            self.plain[ip + 12 : ip + 20] = addresses
+
+    @cython.cfunc
+    def header6(
+        self,
+        peer: Any,
+        ip: cython.Py_ssize_t,
+        protocol: cython.int,
+        length: cython.Py_ssize_t,
+        traffic: cython.uint,
+        hops: cython.uint,
+    ) -> cython.void:
+        """The same for IPv6."""
+        view = self.view
+        view[ip] = 0x60 | (traffic >> 4)
+        view[ip + 1] = (traffic & 0x0F) << 4
+        view[ip + 2] = view[ip + 3] = 0
+        view[ip + 4] = length >> 8
+        view[ip + 5] = length & 0xFF
+        view[ip + 6] = protocol
+        view[ip + 7] = hops
+        addresses: bytes = peer.way6
+        if cython.compiled:
+            memcpy(cython.address(view[ip + 8]), cython.cast(cython.p_char, addresses), 32)
+        else:
+            self.plain[ip + 8 : ip + 40] = addresses
+
+    @cython.cfunc
+    def virtio(
+        self,
+        at: cython.Py_ssize_t,
+        ip: cython.Py_ssize_t,
+        l4: cython.Py_ssize_t,
+        field: cython.Py_ssize_t,
+        partial: cython.bint,
+        super_packet: cython.bint,
+        protocol: cython.int,
+        v6: cython.bint,
+    ) -> cython.void:
+        """The virtio_net_hdr (virtio 1.2 §5.1.6.1) in front of the packet; its fields are little-endian here."""
+        view = self.view
+        k: cython.Py_ssize_t
+        for k in range(10):
+            view[at + k] = 0
+        if not partial:
+            return
+        view[at] = NEEDS_CSUM
+        view[at + 6] = l4 - ip
+        view[at + 8] = field
+        if super_packet:
+            view[at + 1] = GSO_UDP_L4 if protocol == UDP else GSO_TCPV6 if v6 else GSO_TCPV4
+            view[at + 2] = (l4 - ip + self.head) & 0xFF
+            view[at + 4] = self.size & 0xFF
+            view[at + 5] = self.size >> 8
+
+    @cython.cfunc
+    def write(
+        self, start: cython.Py_ssize_t, end: cython.Py_ssize_t, super_packet: cython.bint
+    ) -> cython.void:
+        """One packet for the TUN."""
+        code: cython.int = 0
+        if cython.compiled:
+            if c_write(self.fd, cython.address(self.view[start]), end - start) < 0:
+                code = c_errno
+        else:
+            try:
+                os.write(self.fd, self.memory[start:end])
+            except OSError as error:
+                code = error.errno or errno.EIO
+        if not code:
+            self.packets_out += 1
+            return
+        self.dropped["tun write: " + os.strerror(code)] += 1
+        if super_packet and code in (errno.EINVAL, errno.EOPNOTSUPP):
+            self.tun.disable_offload()
+            self.look_at_offload()
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _fold(total: cython.uint) -> cython.uint:
+    total = (total & 0xFFFF) + (total >> 16)
+    return (total & 0xFFFF) + (total >> 16)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _read32(view: cython.uchar[::1], at: cython.Py_ssize_t) -> cython.uint:
+    high: cython.uint = (view[at] << 8) | view[at + 1]
+    return (high << 16) | (view[at + 2] << 8) | view[at + 3]
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _little32(view: cython.uchar[::1], at: cython.Py_ssize_t) -> cython.uint:
+    high: cython.uint = (view[at + 3] << 8) | view[at + 2]
+    return (high << 16) | (view[at + 1] << 8) | view[at]
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _same(
+    view: cython.uchar[::1], one: cython.Py_ssize_t, other: cython.Py_ssize_t, length: cython.Py_ssize_t
+) -> cython.bint:
+    k: cython.Py_ssize_t
+    for k in range(length):  # noqa: SIM110 -- a loop in C
+        if view[one + k] != view[other + k]:
+            return False
+    return True

@@ -1,0 +1,163 @@
+"""What the node tells people about its peers, in the shapes of the control socket."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from zignet.control.messages import IdentityStatus, PeerCounts, Ping
+from zignet.control.messages import Peer as Row
+from zignet.noise import Suite
+
+if TYPE_CHECKING:
+    from zignet.peers.hub import Hub
+    from zignet.peers.peer import Link, Peer
+
+__all__ = ["counts", "identity", "ping", "rows"]
+
+CIPHERS = {Suite.CHACHA: "ChaCha20-Poly1305", Suite.AES: "AES-256-GCM"}
+PING_S = 5.0  # patience with one that is connected
+CONNECT_S = 8.0  # and with a handshake before
+
+
+def identity(hub: Hub) -> IdentityStatus:
+    """Who this node is."""
+    local = hub.local
+    return IdentityStatus(
+        key=hub.key.name,
+        address=str(ip_address(local.address4)),
+        address6=str(ip_address(local.address6)),
+        listen=hub.transport.local,
+        cipher=CIPHERS[Suite.AES if hub.aes else Suite.CHACHA],
+    )
+
+
+def counts(hub: Hub) -> PeerCounts:
+    """How many, and what was lost."""
+    dropped = dict(hub.dropped)
+    for more in (hub.sender.dropped, hub.receiver.dropped, hub.transport.dropped):
+        for reason, count in more.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    links = hub.links()
+    return PeerCounts(
+        known=len(hub.table),
+        connected=sum(link.tunnel.before_send(hub.loop.now) for link in links),
+        pending=hub.pending,
+        handshakes=hub.handshakes,
+        under_load=hub.under_load,
+        dropped=dropped,
+    )
+
+
+def rows(hub: Hub, every: bool) -> Iterator[Row]:
+    """The peers, connected or configured; with `every` also those that had an address before."""
+    known = set()
+    for peer in hub.table:
+        if every:
+            known.add(peer.key.x)
+        yield row(hub, peer)
+    if every:
+        yield from (absent(hub, *one) for one in hub.store.everyone() if one[0] not in known)
+
+
+def row(hub: Hub, peer: Peer) -> Row:
+    """One peer."""
+    link, now = peer.link, hub.loop.now
+    base = Row(
+        name=peer.settings.name if peer.settings is not None else "",
+        key=peer.key.name,
+        address=str(ip_address(peer.address4)),
+        address6=str(ip_address(peer.address6)),
+        configured=peer.settings is not None,
+        state="idle",
+        path="",
+        path_mtu=0,
+        cipher="",
+        handshake_age_s=None,
+        idle_s=None,
+        received=0,
+        sent=0,
+        rtt_s=None,
+        loss=None,
+        last_seen=None,
+    )
+    if link is None:
+        return base
+    tunnel = link.tunnel
+    session = tunnel.sending
+    base["state"] = "connected" if tunnel.before_send(now) else "connecting" if tunnel.is_trying else "idle"
+    base["received"], base["sent"] = link.rx_bytes, link.tx_bytes
+    if link.address is not None:
+        base["path"] = hub.transport.text(link.address)
+        base["path_mtu"] = link.paths.mtu
+    if tunnel.renewed_at:
+        base["handshake_age_s"] = round(now - tunnel.renewed_at, 3)
+    if tunnel.received_at:
+        base["idle_s"] = round(now - tunnel.received_at, 3)
+        base["last_seen"] = round(time.time() - (now - tunnel.received_at), 3)
+    base["rtt_s"] = link.rtt_s
+    if session is not None:
+        base["cipher"] = CIPHERS[session.suite]
+        if session.opening is not None and session.opening.expected:
+            base["loss"] = round(max(0.0, 1 - session.opening.received / session.opening.expected), 4)
+    return base
+
+
+def absent(hub: Hub, x: bytes, key: str, address: int, last_seen: int, endpoint: str | None) -> Row:
+    """One that is not there, as the store remembers it."""
+    from zignet.identity import address6
+
+    return Row(
+        name="",
+        key=key,
+        address=str(ip_address(address)),
+        address6=str(address6(hub.local.range6, x)),
+        configured=False,
+        state="idle",
+        path=endpoint or "",
+        path_mtu=0,
+        cipher="",
+        handshake_age_s=None,
+        idle_s=None,
+        received=0,
+        sent=0,
+        rtt_s=None,
+        loss=None,
+        last_seen=last_seen or None,
+    )
+
+
+def ping(hub: Hub, peer: Peer) -> Iterable[Ping | None]:
+    """Connect if need be, ask, and wait. None: not yet."""
+    link: Link = hub.wake(peer)
+    begun = hub.loop.now
+    handshake = link.ready(begun) is None
+    hub.connect(link)
+
+    def result(rtt_s: float | None, error: str | None) -> Ping:
+        path = hub.transport.text(link.address) if link.address is not None else ""
+        return Ping(
+            peer=peer.name, key=peer.key.name, path=path, rtt_s=rtt_s, handshake=handshake, error=error
+        )
+
+    while link.ready(hub.loop.now) is None:
+        if peer.link is not link:
+            link = hub.wake(peer)
+        if not link.paths.endpoints and link.address is None and not link.unsent:
+            yield result(None, "no endpoint is configured, and it has not come by itself")
+            return
+        if hub.loop.now > begun + CONNECT_S:
+            yield result(None, "no answer to the handshake")
+            return
+        yield None
+    token = hub.ping(link)
+    asked = hub.loop.now
+    while token is not None and link.pings is not None and token in link.pings:
+        if hub.loop.now > asked + PING_S:
+            link.pings.pop(token, None)
+            yield result(None, "timed out")
+            return
+        yield None
+    yield result(link.rtt_s, None)

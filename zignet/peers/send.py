@@ -1,0 +1,476 @@
+# cython: boundscheck=False, wraparound=False
+"""From the TUN to a peer, in the order in which a packet meets it.
+
+ 1. `outward`   the gateway hands over a packet whose target lies in ZigNet's range: whose is it, is it ours to send?
+ 2. `tcp` `udp` the IP header becomes a frame header of 4 bytes; the checksum loses the addresses (protocol §6)
+ 3. `cut`       a super-packet becomes segments: each header is laid over the tail of the segment before it, in the
+                one buffer that the packet was read into
+ 4. `seal`      frame by frame into the buffer of datagrams
+ 5. `flush`     all of them leave by one call (UDP_SEGMENT)
+
+Whatever is rare (options, fragments, ICMP errors, packets larger than the path) goes by `slow`, in plain Python.
+`boundscheck` is off because every length is compared before the bytes are read.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from typing import Any
+
+import cython
+
+if cython.compiled:
+    from cython.cimports.libc.string import memcpy
+
+__all__ = ["MOST_SEGMENTS", "Sealing", "Sender"]
+
+MOST_SEGMENTS = 64  # of one call: UDP_MAX_SEGMENTS of linux/udp.h
+MOST_BYTES = 65_507  # of one call: what an IPv4 UDP datagram holds
+MOST_CACHED = 64  # sizes of segments
+MOST_MESSAGES = (1 << 60) - MOST_SEGMENTS  # protocol §5
+
+HEADER: cython.int = 16  # bytes of a data message in front of what it seals (protocol §4)
+TAG: cython.int = 16
+FRAME: cython.int = 4
+SEGMENTS: cython.int = MOST_SEGMENTS
+BYTES: cython.int = MOST_BYTES
+TCP: cython.int = 6
+UDP: cython.int = 17
+ICMP: cython.int = 1
+ICMPV6: cython.int = 58
+V6: cython.int = 0x01
+PARTIAL: cython.int = 0x02
+NEEDS_CSUM: cython.int = 1
+FIN_PSH: cython.int = 0x09
+SYN: cython.int = 0x02
+CWR: cython.int = 0x80
+DATA: cython.int = 4
+
+_DATA = struct.Struct("<IIQ")
+_LITTLE = struct.Struct("<Q")
+_BIG = struct.Struct(">Q")
+_SEQUENCE = struct.Struct(">I")
+
+
+@cython.cclass
+class Sealing:
+    """The sending half of a session: its AEAD, its counter, the index by which the receiver knows it."""
+
+    encrypt: Any
+    counter = cython.declare(cython.ulonglong, visibility="public")  # of the next message
+    index = cython.declare(cython.uint, visibility="readonly")
+    big: cython.bint  # the nonce's byte order (protocol §4)
+
+    def __init__(self, aead: Any, big_endian: bool, index: int) -> None:
+        self.encrypt = aead.encrypt_into
+        self.counter = 0
+        self.index = index
+        self.big = big_endian
+
+    def erase(self) -> None:
+        """Drop the key."""
+        self.encrypt = None
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def minus(field: cython.uint, delta: cython.uint) -> cython.uint:
+    """RFC 1624 equation 3, on a checksum as it stands in a header."""
+    total: cython.uint = (~field & 0xFFFF) + delta
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+
+
+@cython.cclass
+class Sender:
+    """Seals what the gateway's buffer holds. One per TUN."""
+
+    raw: bytearray  # the gateway's buffer
+    view: cython.uchar[::1]
+    memory: Any
+    header: cython.Py_ssize_t  # bytes of the virtio_net_hdr in front of a packet
+    out: bytearray
+    out_view: cython.uchar[::1]
+    out_memory: Any
+    end: cython.Py_ssize_t  # of the datagrams in `out`
+    count: cython.int  # of them
+    size: cython.Py_ssize_t  # of the first one; all but the last are equal
+    sent: cython.Py_ssize_t  # bytes of this packet that have left already
+    nonce: bytearray
+    nonce_view: cython.uchar[::1]
+    frame_cache: dict[Any, list[Any]]
+    datagram_cache: dict[int, list[Any]]
+    address: Any  # where they go
+    ecn: cython.int
+    loop: Any
+    transport: Any
+    peers: Any = cython.declare(object, visibility="public")  # local address -> Peer
+    own4: bytes
+    own6: bytes
+    hub: Any = cython.declare(object, visibility="public")
+    dropped: Any = cython.declare(object, visibility="readonly")
+
+    def __init__(
+        self, loop: Any, raw: bytearray, header: int, transport: Any, own4: bytes, own6: bytes
+    ) -> None:
+        self.loop = loop
+        self.raw = raw
+        self.view = raw
+        self.memory = memoryview(raw)
+        self.header = header
+        self.transport = transport
+        self.own4 = own4
+        self.own6 = own6
+        self.out = bytearray(MOST_BYTES + 2048)
+        self.out_view = self.out
+        self.out_memory = memoryview(self.out)
+        self.end = self.count = self.size = self.sent = 0
+        self.address = None
+        self.ecn = 0
+        self.nonce = bytearray(12)
+        self.nonce_view = self.nonce
+        self.frame_cache = {}
+        self.datagram_cache = {}
+        self.peers = {}
+        self.dropped = Counter()
+
+    # --- 1. whose is it?
+
+    def outward(self, at: cython.Py_ssize_t, length: cython.Py_ssize_t) -> None:
+        """A packet in the gateway's buffer, from `at` on, for some peer."""
+        view = self.view
+        v6: cython.bint = view[at] >> 4 == 6
+        ip: cython.Py_ssize_t = 40 if v6 else 20
+        peer: Any
+        if length < ip:
+            self.dropped["to peers: truncated"] += 1
+            return
+        if v6:
+            peer = self.peers.get(bytes(self.memory[at + 24 : at + 40]))
+            mine = bytes(self.memory[at + 8 : at + 24]) == self.own6
+            protocol: cython.int = view[at + 6]
+            total: cython.Py_ssize_t = 40 + ((view[at + 4] << 8) | view[at + 5])
+            traffic: cython.uint = ((view[at] & 0x0F) << 4) | (view[at + 1] >> 4)
+            hops: cython.uint = view[at + 7]
+            simple: cython.bint = True
+        else:
+            peer = self.peers.get(bytes(self.memory[at + 16 : at + 20]))
+            mine = bytes(self.memory[at + 12 : at + 16]) == self.own4
+            protocol = view[at + 9]
+            total = (view[at + 2] << 8) | view[at + 3]
+            traffic = view[at + 1]
+            hops = view[at + 8]
+            simple = view[at] == 0x45 and ((view[at + 6] & 0x3F) | view[at + 7]) == 0
+        if peer is None:
+            self.hub.nobody(at, length)
+            return
+        if not mine:  # C5: nothing is passed on for somebody else
+            self.dropped["to peers: not from this host"] += 1
+            return
+        gso: cython.bint = self.header != 0 and view[1] != 0
+        if total > length or (total < length and not gso):
+            if total < ip or total > length:
+                self.dropped["to peers: bad length"] += 1
+                return
+            length = total
+        link: Any = peer.link
+        if link is None:
+            link = self.hub.wake(peer)
+        session = link.ready(self.loop.now)
+        if session is None:
+            self.hub.stage(link, bytes(self.memory[: at + length]))
+            return
+        self.address = link.address
+        self.ecn = traffic & 3
+        l4: cython.Py_ssize_t = at + ip
+        end: cython.Py_ssize_t = at + length
+        flags: cython.int = V6 if v6 else 0
+        if simple and protocol == TCP and end - l4 >= 20:
+            done: cython.bint = self.tcp(link, session.sealing, l4, end, flags, traffic, hops)
+        elif simple and protocol == UDP and end - l4 >= 8:
+            done = self.udp(link, session.sealing, l4, end, flags, traffic, hops)
+        elif simple and protocol == (ICMPV6 if v6 else ICMP) and end - l4 >= 8:
+            done = self.echo(link, session.sealing, l4, end, flags, traffic, hops)
+        else:
+            done = False
+        if done:
+            self.flush(link, True)
+        else:
+            self.hub.slow(link, at, length)
+
+    # --- 2. from IP header to frame header
+
+    @cython.cfunc
+    def tcp(
+        self,
+        link: Any,
+        sealing: Sealing,
+        l4: cython.Py_ssize_t,
+        end: cython.Py_ssize_t,
+        flags: cython.int,
+        traffic: cython.uint,
+        hops: cython.uint,
+    ) -> cython.bint:
+        """One TCP packet, of whatever size. False: not for this path."""
+        view = self.view
+        head: cython.Py_ssize_t = (view[l4 + 12] >> 4) * 4
+        payload: cython.Py_ssize_t = end - l4 - head
+        if head < 20 or payload < 0:
+            return False
+        room: cython.Py_ssize_t = link.room - FRAME - head  # payload bytes of one datagram
+        if room < 64:
+            return False
+        size: cython.Py_ssize_t = payload
+        if self.header and view[1]:
+            size = view[4] | (view[5] << 8)
+            if size == 0:
+                return False
+        size = min(size, room)
+        if view[l4 + 13] & SYN:
+            self.hub.clamp(link, l4, end, self.header != 0 and view[0] & NEEDS_CSUM != 0)
+        self.checksum(link, l4 + 16, flags, payload > size)
+        if (self.header and view[0] & NEEDS_CSUM) or payload > size:
+            flags |= PARTIAL
+        self.cut(sealing, l4, head, payload, size, TCP, flags, traffic, hops)
+        return True
+
+    @cython.cfunc
+    def udp(
+        self,
+        link: Any,
+        sealing: Sealing,
+        l4: cython.Py_ssize_t,
+        end: cython.Py_ssize_t,
+        flags: cython.int,
+        traffic: cython.uint,
+        hops: cython.uint,
+    ) -> cython.bint:
+        """One datagram, or a super-datagram of many. False: not for this path."""
+        view = self.view
+        payload: cython.Py_ssize_t = end - l4 - 8
+        size: cython.Py_ssize_t = payload
+        if self.header and view[1]:
+            size = view[4] | (view[5] << 8)
+            if size == 0:
+                return False
+        if size > link.room - FRAME - 8:
+            return False  # datagrams are not cut; the frame is
+        if self.header and view[0] & NEEDS_CSUM:
+            self.checksum(link, l4 + 6, flags, True)
+            flags |= PARTIAL
+        elif payload > size:
+            return False
+        elif view[l4 + 6] | view[l4 + 7]:
+            self.checksum(link, l4 + 6, flags, False)
+            if not view[l4 + 6] | view[l4 + 7]:
+                view[l4 + 6] = view[l4 + 7] = 0xFF  # RFC 768: a computed zero
+        self.cut(sealing, l4, 8, payload, size, UDP, flags, traffic, hops)
+        return True
+
+    @cython.cfunc
+    def echo(
+        self,
+        link: Any,
+        sealing: Sealing,
+        l4: cython.Py_ssize_t,
+        end: cython.Py_ssize_t,
+        flags: cython.int,
+        traffic: cython.uint,
+        hops: cython.uint,
+    ) -> cython.bint:
+        """A ping or its answer. False: not for this path (errors quote addresses)."""
+        kind: cython.int = self.view[l4]
+        if end - l4 > link.room - FRAME:
+            return False
+        if flags & V6:
+            if kind not in {128, 129}:
+                return False
+            self.checksum(link, l4 + 2, flags, False)
+        elif kind not in {0, 8}:
+            return False
+        self.cut(sealing, l4, 8, end - l4 - 8, end - l4 - 8, ICMP, flags, traffic, hops)
+        return True
+
+    @cython.cfunc
+    def checksum(self, link: Any, at: cython.Py_ssize_t, flags: cython.int, cut: cython.bint) -> cython.void:
+        """The checksum at `at` as it would be if both addresses were zero; zero if it is left to the receiver."""
+        view = self.view
+        value: cython.uint = 0
+        if not cut and not (self.header and view[0] & NEEDS_CSUM):
+            delta: cython.uint = link.out6 if flags & V6 else link.out4
+            value = minus((view[at] << 8) | view[at + 1], delta)
+        view[at] = value >> 8
+        view[at + 1] = value & 0xFF
+
+    # --- 3. cut
+
+    @cython.cfunc
+    def cut(
+        self,
+        sealing: Sealing,
+        l4: cython.Py_ssize_t,
+        head: cython.Py_ssize_t,
+        payload: cython.Py_ssize_t,
+        size: cython.Py_ssize_t,
+        protocol: cython.int,
+        flags: cython.int,
+        traffic: cython.uint,
+        hops: cython.uint,
+    ) -> cython.void:
+        """Seal the transport packet at `l4` as frames of at most `size` bytes of payload each."""
+        view = self.view
+        at: cython.Py_ssize_t = l4 - FRAME
+        view[at] = protocol
+        view[at + 1] = flags
+        view[at + 2] = traffic
+        view[at + 3] = hops
+        if payload <= size:
+            payload += FRAME + head
+            self.append(sealing, self.memory[at : at + payload], payload, None)
+            return
+        last: cython.uint = 0
+        sequence: cython.uint = 0
+        if protocol == TCP:
+            last = view[l4 + 13]  # FIN and PSH go with the last piece, CWR with the first
+            view[l4 + 13] = last & ~FIN_PSH
+            sequence = _read32(view, l4 + 4)
+        else:
+            view[l4 + 4] = (size + 8) >> 8
+            view[l4 + 5] = (size + 8) & 0xFF
+        whole: cython.Py_ssize_t = FRAME + head
+        template: bytes = bytes(self.memory[at : at + whole])
+        frames: list[Any] = self.frame_slices(at, whole + size, size)
+        places: list[Any] = self.datagram_slices(HEADER + whole + size + TAG)
+        piece: cython.Py_ssize_t = size
+        number: cython.int = 0
+        while True:
+            if piece == size:
+                self.append(sealing, frames[number], whole + piece, places)
+                number += 1
+            else:
+                self.append(sealing, self.memory[at : at + whole + piece], whole + piece, None)
+            payload -= piece
+            if payload <= 0:
+                return
+            at += piece
+            piece = size if payload > size else payload
+            if cython.compiled:
+                memcpy(cython.address(view[at]), cython.cast(cython.p_char, template), whole)
+            else:
+                self.raw[at : at + whole] = template
+            if protocol == TCP:
+                sequence = (sequence + size) & 0xFFFFFFFF
+                if cython.compiled:
+                    view[at + 8] = sequence >> 24
+                    view[at + 9] = (sequence >> 16) & 0xFF
+                    view[at + 10] = (sequence >> 8) & 0xFF
+                    view[at + 11] = sequence & 0xFF
+                else:
+                    _SEQUENCE.pack_into(self.raw, at + 8, sequence)
+                view[at + 17] = (last if payload <= size else last & ~FIN_PSH) & ~CWR
+            elif piece != size:
+                view[at + 8] = (piece + 8) >> 8
+                view[at + 9] = (piece + 8) & 0xFF
+
+    @cython.cfunc
+    def frame_slices(
+        self, at: cython.Py_ssize_t, length: cython.Py_ssize_t, step: cython.Py_ssize_t
+    ) -> list[Any]:
+        """Views of the gateway's buffer, `step` apart: kept, for a stream asks for the same ones over and over."""
+        key = (at, length, step)
+        known: list[Any] | None = self.frame_cache.get(key)
+        if known is None:
+            if len(self.frame_cache) >= MOST_CACHED:
+                self.frame_cache.clear()
+            last = len(self.raw) - length
+            known = self.frame_cache[key] = [
+                self.memory[place : place + length] for place in range(at, last + 1, step)
+            ]
+        return known
+
+    @cython.cfunc
+    def datagram_slices(self, size: cython.Py_ssize_t) -> list[Any]:
+        """Views of what is sealed in datagrams of one size, likewise."""
+        known: list[Any] | None = self.datagram_cache.get(size)
+        if known is None:
+            if len(self.datagram_cache) >= MOST_CACHED:
+                self.datagram_cache.clear()
+            known = self.datagram_cache[size] = [
+                self.out_memory[place + HEADER : place + size]
+                for place in range(0, min(MOST_BYTES, MOST_SEGMENTS * size) - size + 1, size)
+            ]
+        return known
+
+    # --- 4. seal
+
+    @cython.cfunc
+    def append(
+        self, sealing: Sealing, frame: Any, length: cython.Py_ssize_t, places: list[Any] | None
+    ) -> cython.void:
+        """Add a frame to the datagrams, as a data message. `places` are those of datagrams of this one's size."""
+        if self.count == SEGMENTS or self.end + length + HEADER + TAG > BYTES:
+            self.sent += self.end
+            self.leave()
+        end: cython.Py_ssize_t = self.end
+        counter: cython.ulonglong = sealing.counter
+        sealing.counter = counter + 1
+        start: cython.Py_ssize_t = end + HEADER
+        stop: cython.Py_ssize_t = start + length + TAG
+        if cython.compiled:
+            out = self.out_view
+            nonce = self.nonce_view
+            index: cython.uint = sealing.index
+            k: cython.int
+            out[end] = DATA
+            out[end + 1] = out[end + 2] = out[end + 3] = 0
+            for k in range(4):
+                out[end + 4 + k] = (index >> (8 * k)) & 0xFF
+            for k in range(8):
+                out[end + 8 + k] = (counter >> (8 * k)) & 0xFF
+                nonce[4 + k] = (counter >> (8 * (7 - k) if sealing.big else 8 * k)) & 0xFF
+        else:
+            _DATA.pack_into(self.out, end, DATA, sealing.index, counter)
+            (_BIG if sealing.big else _LITTLE).pack_into(self.nonce, 4, counter)
+        sealing.encrypt(
+            self.nonce, frame, None, self.out_memory[start:stop] if places is None else places[self.count]
+        )
+        if self.count == 0:
+            self.size = stop - end
+        self.count += 1
+        self.end = stop
+
+    def frames(self, link: Any, session: Any, frames: list[bytes], address: Any, is_data: bool) -> None:
+        """Seal frames that were made elsewhere, and send them to an address. All but the last are of one size."""
+        self.address = address
+        self.ecn = 0
+        for frame in frames:
+            self.append(session.sealing, frame, len(frame), None)
+        self.flush(link, is_data)
+
+    # --- 5. flush
+
+    @cython.cfunc
+    def flush(self, link: Any, is_data: cython.bint) -> cython.void:
+        """Send what is left, and tell the link."""
+        link.sent(self.loop.now, self.sent + self.end, is_data)
+        self.sent = 0
+        self.leave()
+
+    @cython.cfunc
+    def leave(self) -> cython.void:
+        """One call for all the datagrams."""
+        if self.end:
+            self.transport.send(
+                self.out_memory[: self.end], self.size if self.count > 1 else 0, self.address, self.ecn
+            )
+            self.end = self.count = 0
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _read32(view: cython.uchar[::1], at: cython.Py_ssize_t) -> cython.uint:
+    high: cython.uint = (view[at] << 8) | view[at + 1]
+    return (high << 16) | (view[at + 2] << 8) | view[at + 3]

@@ -1,0 +1,91 @@
+"""Who is known: peers by key, by name and by local address, sessions by index. Each look-up is one hash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from zignet.identity import PublicKey
+from zignet.peers.peer import Peer
+
+if TYPE_CHECKING:
+    from zignet.peers.tunnel import Tunnel
+
+__all__ = ["Indices", "Table"]
+
+
+class Table:
+    """The peers. `by_address` has both of each one's addresses, as bytes, and is what the packet path looks into."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[bytes, Peer] = {}  # X25519 form
+        self.by_address: dict[bytes, Peer] = {}
+        self.by_name: dict[str, Peer] = {}  # lower case; of the configured ones
+
+    def __len__(self) -> int:
+        return len(self.by_key)
+
+    def __iter__(self) -> Iterator[Peer]:
+        return iter(list(self.by_key.values()))
+
+    def __contains__(self, key: object) -> bool:
+        """Whether the configuration names this key."""
+        peer = self.by_key.get(key.x) if isinstance(key, PublicKey) else None
+        return peer is not None and peer.settings is not None
+
+    def add(self, peer: Peer) -> None:
+        """Take a peer, whose addresses are set."""
+        self.by_key[peer.key.x] = peer
+        if peer.address4:
+            self.by_address[peer.address4] = peer
+        self.by_address[peer.address6] = peer
+        if peer.settings is not None:
+            self.by_name[peer.settings.name.lower()] = peer
+
+    def remove(self, peer: Peer) -> None:
+        """Forget a peer."""
+        self.by_key.pop(peer.key.x, None)
+        for address in (peer.address4, peer.address6):
+            if self.by_address.get(address) is peer:
+                del self.by_address[address]
+        if peer.settings is not None:
+            self.by_name.pop(peer.settings.name.lower(), None)
+
+    def find(self, text: str) -> Peer | None:
+        """The peer that a person means: a name, a key in any form, a local address. None: nobody known.
+
+        Raises `BadKey` for a text that looks like a key and is none.
+        """
+        if peer := self.by_name.get(text.lower()):
+            return peer
+        try:
+            return self.by_address.get(ip_address(text).packed)
+        except ValueError:
+            pass
+        if len(text) < 32:  # shorter than any form of a key
+            return None
+        return self.by_key.get(PublicKey.from_text(text).x)
+
+
+class Indices:
+    """Which handshake, or which session, an index of ours stands for: 32 random bits, never 0 (protocol §2)."""
+
+    __slots__ = ("_random", "openings", "tunnels")
+
+    def __init__(self, random: Callable[[int], bytes]) -> None:
+        self._random = random
+        self.tunnels: dict[int, Tunnel] = {}
+        self.openings: dict[int, Any] = {}  # of those that are sessions: the packet path looks here
+
+    def new(self, owner: Tunnel) -> int:
+        """An index that nobody has."""
+        while (index := int.from_bytes(self._random(4), "little")) == 0 or index in self.tunnels:
+            pass
+        self.tunnels[index] = owner
+        return index
+
+    def free(self, index: int) -> None:
+        """It stands for nothing from now on. Harmless when repeated."""
+        self.tunnels.pop(index, None)
+        self.openings.pop(index, None)
