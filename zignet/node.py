@@ -21,7 +21,7 @@ from dataclasses import replace
 from functools import partial
 from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nat.engine import Engine
 from nat.loop import READ, Handler, Loop
@@ -46,12 +46,13 @@ from zignet.config import Config, ConfigError, LimitsConfig, load_config
 from zignet.control import Place, handler_for
 from zignet.control.service import ControlService
 from zignet.exits import AnyExit, ExitSetupError, build_exits
-from zignet.identity import SecretKey, address6, read_key
-from zignet.noise import Stamps
-from zignet.peers import Hub, Local, StampFile, Store, device
 from zignet.report import Report
 from zignet.routing import RuleError, Rules, build_rules
-from zignet.transport import Udp, UdpError
+
+if TYPE_CHECKING:
+    from zignet.identity import SecretKey
+    from zignet.peers import Hub
+    from zignet.transport import Udp
 
 __all__ = ["Node", "main"]
 
@@ -83,7 +84,7 @@ class Node:
         self.failure = ""
         self.tun: Any = None
         self.engine: Engine
-        self.secret = read_key(config.identity_file) if config.listening else None
+        self.secret = own_key(config)
         self.address6 = own_address6(config, self.secret)
         self.hub: Hub | None = None  # None: no peers are configured
         self.plan = plan_of(config, self.address6)
@@ -301,8 +302,22 @@ class Addresses(Handler):
             self._changed()
 
 
+# Peers cost 15 MiB; a node without them does not load what only they need.
+
+
+def own_key(config: Config) -> SecretKey | None:
+    """This node's key, if it has peers. Raises `KeyFileError`."""
+    if not config.listening:
+        return None
+    from zignet.identity import read_key
+
+    return read_key(config.identity_file)
+
+
 def own_address6(config: Config, secret: SecretKey | None) -> IPv6Address:
     """This host's IPv6 address on the TUN: its key's, if it has peers."""
+    from zignet.identity.address import address6
+
     return config.tun.address6 if secret is None else address6(config.tun.range6, secret.public.x)
 
 
@@ -310,6 +325,8 @@ def open_underlay(config: Config) -> Udp | None:
     """The socket that peers are reached by. Raises `Fault`."""
     if not config.listening:
         return None
+    from zignet.transport import Udp, UdpError
+
     (listen,) = config.listening
     try:
         return Udp.open(listen.host, listen.port, config.mark)
@@ -319,6 +336,9 @@ def open_underlay(config: Config) -> Udp | None:
 
 def build_hub(node: Node, secret: SecretKey, underlay: Udp) -> Hub:
     """What talks to peers, wired to the engine's gateway."""
+    from zignet.noise import Stamps
+    from zignet.peers import Hub, Local, StampFile, Store, device
+
     config, tun = node.config, node.config.tun
     state = config.state_dir
     stamps = StampFile(state, log.warning)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import zignet
 from nat.flow import Flow as EngineFlow
@@ -16,8 +16,10 @@ from zignet.control import (
     Explanation,
     Flow,
     FlowCounts,
+    IdentityStatus,
     InterfaceStatus,
     Peer,
+    PeerCounts,
     Ping,
     Question,
     RequestError,
@@ -25,9 +27,7 @@ from zignet.control import (
     Totals,
 )
 from zignet.control.explain import explain
-from zignet.identity import BadKey
 from zignet.packet_path import compiled_modules
-from zignet.peers import report as peer_report
 
 if TYPE_CHECKING:
     from zignet.node import Node
@@ -37,6 +37,13 @@ __all__ = ["Report"]
 
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
 KNOWN_BY = {"tls": "sni", "http": "host"}
+
+
+class PeerFacts(TypedDict):
+    """The part of a `Status` that only a node with peers has."""
+
+    identity: IdentityStatus | None
+    peers: PeerCounts | None
 
 
 class Report:
@@ -70,8 +77,7 @@ class Report:
                 offload=offload_text(int(node.tun.offload)),
                 listener=config.tun.listener,
             ),
-            identity=peer_report.identity(node.hub) if node.hub is not None else None,
-            peers=peer_report.counts(node.hub) if node.hub is not None else None,
+            **self._peers(),
             exits=list(self._exits(live, now)),
             flows=FlowCounts(
                 tcp=len(table),
@@ -143,13 +149,26 @@ class Report:
         answer["flows"] = [shown(flow, engine.loop.now) for flow in alike[-5:]]
         return answer
 
+    def _peers(self) -> PeerFacts:
+        if self._node.hub is None:
+            return PeerFacts(identity=None, peers=None)
+        from zignet.peers import report
+
+        return PeerFacts(identity=report.identity(self._node.hub), peers=report.counts(self._node.hub))
+
     def peers(self, every: bool) -> Iterable[Peer]:
         """The peers, if there may be any."""
-        return peer_report.rows(self._hub(), every)
+        hub = self._hub()
+        from zignet.peers import report
+
+        return report.rows(hub, every)
 
     def ping(self, peer: str) -> Iterable[Ping | None]:
         """One sealed ping."""
         hub = self._hub()
+        from zignet.identity import BadKey
+        from zignet.peers import report
+
         try:
             found = hub.table.find(peer)
         except BadKey as error:
@@ -159,7 +178,7 @@ class Report:
                 f"nobody here is called {peer}: it is a name or a key of a peer in the configuration, of one that is "
                 "connected, or a local address (see `zignet peers`)"
             )
-        return peer_report.ping(hub, found)
+        return report.ping(hub, found)
 
     def _hub(self) -> Hub:
         if self._node.hub is None:

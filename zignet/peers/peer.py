@@ -110,8 +110,10 @@ class Link:
 
     def ready(self, now: float) -> Session | None:
         """The session to seal with, or None: the packet must wait."""
-        tunnel = self.tunnel
-        return tunnel.sending if self.address is not None and tunnel.before_send(now) else None
+        session = self.tunnel.sending
+        if session is None or now >= session.reject_at or self.address is None:
+            return None
+        return session
 
     def sent(self, now: float, size: int, is_data: bool) -> None:
         """Datagrams of `size` bytes together were sent."""

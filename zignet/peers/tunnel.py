@@ -2,15 +2,16 @@
 
 Sessions. What moves them is in this table and nowhere else:
 
-    ours:    (nothing) ──wanted──► HANDSHAKE ──response──────────────────► SENDING ──newer one──► BEFORE (two of them)
+    ours:    (nothing) ──wanted──► HANDSHAKE ──response──────────────────► SENDING ──newer one──► BEFORE (up to three)
                                      │   └─ each REKEY_TIMEOUT again           │                    │
-                                     └─ REKEY_ATTEMPT_TIME: given up           │                    ├─ a third: erased
+                                     └─ REKEY_ATTEMPT_TIME: given up           │                    ├─ a fourth: erased
     theirs:  initiation ──► NEXT ──first message of it──► SENDING              └── REJECT_AFTER_TIME, farewell: erased
                              └─ UNCONFIRMED_TIME, a newer initiation: erased
 
     We seal with SENDING, and open what comes for SENDING, BEFORE and NEXT. A session that becomes valid is SENDING at
-    once, whoever began it. Two are kept BEFORE because both sides may begin at once: two sessions are new then, and
-    what was sealed with the old one may still be on its way.
+    once, whoever began it. Three are kept BEFORE because both sides may begin at once: then there are two new ones,
+    each side sends on the one that the other began, and so it may have been with the two old ones, on which something
+    may still be under way.
 
 Timers. What is in the first column sets one, what is in the last unsets it:
 
@@ -86,7 +87,7 @@ REJECT_AFTER_MESSAGES = (1 << 60) - (1 << 16)  # 2^60, less what one batch may a
 INITIATION_INTERVAL_S = (
     0.02  # between two initiations of a peer that are answered (wireguard-go's and the kernel's)
 )
-MOST_BEFORE = 2
+MOST_BEFORE = 3
 MOST_DEVICES = 4  # of a peer, whose timestamps are remembered
 
 _NEVER = float("inf")

@@ -264,7 +264,7 @@ def test_a_cookie_for_the_response():
 
 
 def test_a_cookie_that_nobody_asked_for():
-    world, a, b = met()
+    world, a, _ = met()
     assert not a.tunnel.receive_cookie(bytes((3, 0, 0, 0)) + bytes(60), world.now)
     world, a, _b = pair()
     a.say("hello")
@@ -365,18 +365,18 @@ def test_a_newer_initiation_replaces_the_session_that_stands_aside():
     b.check()
 
 
-def test_the_oldest_of_four_is_erased():
+def test_the_oldest_of_five_is_erased():
     world, a, _b = met()
     sessions = []
-    for round_ in range(4):
+    for round_ in range(5):
         sessions.append(a.tunnel.sending)
         world.until(20.0 * (round_ + 1))
         a.tunnel._rekey(world.now)
         a.armed = a.tunnel.deadline
         world.run(1)
-    assert a.tunnel.before == (sessions[3], sessions[2])
-    assert [one.sealing.key is None for one in sessions] == [True, True, False, False]
-    assert [one.opening is None for one in sessions] == [True, True, False, False]
+    assert a.tunnel.before == (sessions[4], sessions[3], sessions[2])
+    assert [one.sealing.key is None for one in sessions] == [True, True, False, False, False]
+    assert [one.opening is None for one in sessions] == [True, True, False, False, False]
 
 
 # --- restarts

@@ -260,7 +260,7 @@ class End:
     def check(self) -> None:
         """Invariants of whatever state: indices are those of what lives, nothing erased is held."""
         sessions = self.sessions()
-        assert len(sessions) <= 4
+        assert len(sessions) <= 5
         assert len({id(one) for one in sessions}) == len(sessions)
         assert all(one.sealing.key is not None for one in sessions)
         live = {one.local_index for one in sessions}
