@@ -15,7 +15,7 @@ __all__ = ["LinuxTun", "open_linux"]
 
 DRIVER = "/dev/net/tun"
 NAME_MAX = 15  # bytes: IFNAMSIZ less its NUL
-NEED_RIGHTS = "run as root, or with CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
+NEED_RIGHTS = "run it with sudo, or with CAP_NET_ADMIN (systemd: AmbientCapabilities=CAP_NET_ADMIN)"
 
 
 class LinuxTun:

@@ -68,6 +68,8 @@ def servers(host):
         with contextlib.suppress(OSError):
             while True:
                 data, sender = datagrams.recvfrom(65536)
+                if sender is None:  # shut down
+                    return
                 with contextlib.suppress(ConnectionError, TimeoutError):
                     datagrams.sendto(data, sender)
 

@@ -55,22 +55,30 @@ def load(path: Path | None) -> Config:
 def state_dir(path: Path | None) -> Path:
     """The state directory, to find the running node by.
 
-    A node goes on with the older configuration when its file has been broken since, and must still be found;
-    so a file that is wrong is no error while a node answers in the directory that it seems to name.
-    Raises `zignet.config.ConfigError` otherwise.
+    A node goes on with the older configuration when its file has been broken since, and must still be found; and a
+    long file takes seconds to read. So where a node answers in the directory that the file seems to name, nothing
+    else of the file is looked at. Raises `zignet.config.ConfigError` otherwise.
     """
-    from zignet.config import Config, ConfigError
     from zignet.control import Client, ControlError
 
-    try:
-        return load(path).state_dir
-    except ConfigError:
-        assert path is not None  # the defaults are never wrong
+    if path is not None and (guess := _guessed(path)) is not None:
         try:
-            named = _STATE_DIR.search(path.read_text(errors="replace"))
-            guess = Config().state_dir if named is None else path.parent / Path(named[1]).expanduser()
             with Client(guess):
                 return guess
-        except (OSError, RuntimeError, ControlError):
-            pass  # the configuration's own error says more
-        raise
+        except (OSError, ControlError):
+            pass  # what the configuration says of itself says more
+    return load(path).state_dir
+
+
+def _guessed(path: Path) -> Path | None:
+    """What the file seems to say, without YAML's finer points; None where it could be read in another way."""
+    from zignet.config import Config
+
+    try:
+        text = path.read_text(errors="replace")
+        named = _STATE_DIR.search(text)
+        if named is not None:
+            return path.absolute().parent / Path(named[1]).expanduser()
+        return None if "state_dir" in text else Config().state_dir
+    except (OSError, RuntimeError):
+        return None

@@ -13,6 +13,7 @@ from zignet.control.session import Handler
 __all__ = ["FLOWS_PER_LINE", "Answers", "RequestError", "handler_for"]
 
 FLOWS_PER_LINE = 200
+PEERS_PER_LINE = 25  # their names cost some arithmetic
 PROTOCOLS = ("tcp", "udp")
 
 
@@ -69,7 +70,7 @@ def handler_for(node: Answers) -> Handler:
                 yield {"explanation": node.explain(_question(request))}
             case "peers":
                 peers = iter(node.peers(request.get("all") is True))
-                while listed := list(islice(peers, FLOWS_PER_LINE)):
+                while listed := list(islice(peers, PEERS_PER_LINE)):
                     yield {"peers": listed}
             case "ping":
                 name = request.get("peer")

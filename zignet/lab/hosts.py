@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pyroute2 import Ethtool, IPRoute
 
+from zignet.control import Client
+from zignet.control.messages import Peer, Status
 from zignet.lab.lab import Lab
 from zignet.lab.namespace import Namespace, join
 from zignet.lab.running import Running
@@ -90,18 +92,25 @@ class Host:
         self.node = Running(self.namespace, self.directory, yaml.safe_dump(dict(config), sort_keys=False))
         return self.node
 
-    def peer(self, other: Host) -> dict[str, Any]:
-        """What its running node says of another one (`zignet peers --json`). Raises LookupError."""
+    def peer(self, other: Host) -> Peer:
+        """What its running node says of another one. Raises LookupError, ControlError."""
         assert self.node is not None
-        answer = self.node.ask("peers", "--json")
-        for peer in answer["peers"] if isinstance(answer, dict) else answer:
-            if peer["key"] == other.key:
-                return dict(peer)
+        with Client(self.node.state_dir) as client:
+            for peer in client.peers():
+                if peer["key"] == other.key:
+                    return peer
         raise LookupError(f"{self.name} does not know {other.name}")
+
+    def status(self) -> Status:
+        """What its running node says of itself. Raises ControlError."""
+        assert self.node is not None
+        with Client(self.node.state_dir) as client:
+            return client.status()
 
     def inner(self, other: Host, version: int = 4) -> str:
         """The address by which this machine reaches another one through ZigNet."""
-        return str(self.peer(other)["address" if version == 4 else "address6"])
+        peer = self.peer(other)
+        return peer["address"] if version == 4 else peer["address6"]
 
     def reaches(self, address: str, within_s: float = REACH_S) -> bool:
         """Whether an address answers a ping, sooner or later."""

@@ -15,7 +15,7 @@ from zignet.lab.namespace import Namespace
 
 __all__ = ["NotReady", "Running"]
 
-READY_S = 15.0
+READY_S = 40.0
 STOP_S = 10.0
 
 

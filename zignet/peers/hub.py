@@ -153,7 +153,7 @@ class Hub:
         self.receiver.hub = self
         self.rare = Rare(engine, self.sender, self.dropped, local.address4, local.address6)
         self.slow, self.clamp = self.rare.slow, self.rare.clamp
-        self.slow_frame = self.rare.slow_frame
+        self.nobody, self.slow_frame = self.rare.nobody, self.rare.slow_frame
         transport.too_large = self._too_large
 
     # --- life
@@ -288,10 +288,16 @@ class Hub:
         if tunnel.deadline <= now:
             self._tunnel(link, tunnel.handle_timer(now))
         if link.paths.deadline <= now:
-            self._paths(link, link.paths.handle_timer(now, tunnel.sent_at, tunnel.received_at))
+            if tunnel.before_send(now):
+                self._paths(link, link.paths.handle_timer(now, tunnel.sent_at, tunnel.received_at))
+            else:
+                self._silent(link)
         if link.fragments is not None:
             link.fragments.expire(now)
-        self.arm(link)
+        if tunnel.is_idle and link.waiting is None:
+            self._forget(link)
+        else:
+            self.arm(link)
 
     # --- what the state machines say
 
@@ -324,11 +330,10 @@ class Hub:
                 case actions.Keepalive():
                     self._control(link, Keepalive().encode())
                 case actions.Unheard():
-                    link.paths.silent()
-                    self._path_changed(link)
+                    self._silent(link)
                     self._locate(link)
                 case actions.GaveUp():
-                    link.paths.silent()
+                    self._silent(link)
                     self._unreachable(link)
                 case actions.Expired():
                     self._forget(link)
@@ -362,7 +367,7 @@ class Hub:
             self._control(link, Keepalive().encode())
 
     def _ended(self, link: Link, reason: int) -> None:
-        link.paths.silent()
+        self._silent(link)
         match reason:
             case FarewellReason.OTHER_DEVICE:
                 log.warning(
@@ -396,6 +401,11 @@ class Hub:
         self._path_changed(link)
         self.arm(link)
 
+    def _silent(self, link: Link) -> None:
+        """Nothing is known of the path any more."""
+        link.paths.silent()
+        self._path_changed(link)
+
     def _path_changed(self, link: Link) -> None:
         link.address = link.paths.address
         link.room = link.paths.room
@@ -423,7 +433,7 @@ class Hub:
     def _part(self, link: Link, reason: FarewellReason) -> None:
         """End a conversation from our side."""
         now = self.loop.now
-        for session in link.tunnel.valid(now)[:1]:
+        for session in link.tunnel.valid(now):
             self._farewell(link, session, reason)
         link.tunnel.forget()
         self._forget(link)
@@ -433,13 +443,6 @@ class Hub:
             self.sender.frames(link, session, [Farewell(reason).encode()], link.address, False)
 
     # --- from the sender
-
-    def nobody(self, at: int, length: int) -> None:
-        """A packet for an address in ZigNet's range that no peer has."""
-        self.dropped["to peers: nobody has this address"] += 1
-        packet = self.gateway.packet
-        if not packet.parse(at, length, self.gateway.segment_size() != 0):
-            self.gateway.send(craft.unreachable(packet, craft.Unreachable.HOST))
 
     def stage(self, link: Link, packet: bytes) -> None:
         """A packet, as it was read, waits for a session."""
@@ -476,8 +479,11 @@ class Hub:
         if not link.peer.address4 and not self._welcome(link):
             session.tunnel.forget()
             return
+        todo = link.tunnel.opened(session, now, False)
+        ended = [action for action in todo if isinstance(action, actions.Superseded)]
+        self._tunnel(link, ended)  # on the path as it still is
         self._paths(link, link.paths.confirmed(session.origin, address, now))
-        self._tunnel(link, link.tunnel.opened(session, now, False))
+        self._tunnel(link, [action for action in todo if action not in ended])
 
     def _welcome(self, link: Link) -> bool:
         """A stranger has become a peer: it gets an address."""

@@ -198,6 +198,8 @@ class Paths:
             return []
         assert self._waiting is not None
         del self._waiting[token]
+        if not self._waiting:
+            self._waiting = None  # there may be many peers, and most of them are not asked anything
         if now >= waiting.sent + CHALLENGE_LIFE_S:
             return []
         if source != self.address:

@@ -64,6 +64,12 @@ class Rare:
 
     # --- outward
 
+    def nobody(self, at: int, length: int) -> None:
+        """A packet for an address in ZigNet's range that no peer has: its sender is told."""
+        self._dropped["to peers: nobody has this address"] += 1
+        if not self._packet.parse(at, length, self._gateway.segment_size() != 0):
+            self._gateway.send(craft.unreachable(self._packet, craft.Unreachable.HOST))
+
     def slow(self, link: Link, at: int, length: int) -> None:
         """A packet for a peer in the gateway's buffer, which the packet path does not carry as it is."""
         packet, gateway = self._packet, self._gateway

@@ -1,4 +1,4 @@
-"""Who is known: peers by key, by name and by local address, sessions by index. Each look-up is one hash."""
+"""Who is known: peers by key and by local address, sessions by index. Each look-up of the packet path is one hash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ class Table:
     def __init__(self) -> None:
         self.by_key: dict[bytes, Peer] = {}  # X25519 form
         self.by_address: dict[bytes, Peer] = {}
-        self.by_name: dict[str, Peer] = {}  # lower case; of the configured ones
 
     def __len__(self) -> int:
         return len(self.by_key)
@@ -40,8 +39,6 @@ class Table:
         if peer.address4:
             self.by_address[peer.address4] = peer
         self.by_address[peer.address6] = peer
-        if peer.settings is not None:
-            self.by_name[peer.settings.name.lower()] = peer
 
     def remove(self, peer: Peer) -> None:
         """Forget a peer."""
@@ -49,16 +46,16 @@ class Table:
         for address in (peer.address4, peer.address6):
             if self.by_address.get(address) is peer:
                 del self.by_address[address]
-        if peer.settings is not None:
-            self.by_name.pop(peer.settings.name.lower(), None)
 
     def find(self, text: str) -> Peer | None:
         """The peer that a person means: a name, a key in any form, a local address. None: nobody known.
 
         Raises `BadKey` for a text that looks like a key and is none.
         """
-        if peer := self.by_name.get(text.lower()):
-            return peer
+        wanted = text.lower()
+        for peer in self.by_key.values():  # a person asks, now and then: a hash would cost 150 bytes a peer
+            if peer.settings is not None and peer.settings.name.lower() == wanted:
+                return peer
         try:
             return self.by_address.get(ip_address(text).packed)
         except ValueError:

@@ -203,6 +203,8 @@ class Tunnel:
             now >= sending.fresh_until or sending.sealing.counter >= REKEY_AFTER_MESSAGES
         ):
             self._rekey(now)
+            if sending.sealing.counter >= REJECT_AFTER_MESSAGES:
+                sending.reject_at = now  # `Link.ready` asks for this alone
         return self.deadline < before
 
     def heard(self, session: Session, now: float, is_data: bool) -> bool:
@@ -226,6 +228,11 @@ class Tunnel:
             self.deadline = min(self.deadline, now)
 
     # --- what else happens
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no session, and nothing that would make one."""
+        return self.sending is None and self.next is None and not self.before and self.deadline == _NEVER
 
     @property
     def is_trying(self) -> bool:
