@@ -55,6 +55,7 @@ def _facts(status: Status) -> RenderableType:
         "since start": f"{_count(totals['flows'], 'flow')}, {size(totals['up'])}B up, "
         f"{size(totals['down'])}B down, {totals['packets_in']} packets in, {totals['packets_out']} out",
     }
+    rows |= _peers(status)
     if totals["dropped"]:
         rows["dropped"] = ", ".join(
             f"{count} {reason}" for reason, count in totals["dropped"].items() if count
@@ -63,6 +64,24 @@ def _facts(status: Status) -> RenderableType:
         if value:
             table.add_row(key, _safe(value))
     return table
+
+
+def _peers(status: Status) -> dict[str, str]:
+    """Who this node is, and how its peers are."""
+    identity, peers = status["identity"], status["peers"]
+    if identity is None or peers is None:
+        return {}
+    load = ", under load: cookies are asked for" if peers["under_load"] else ""
+    rows = {
+        "identity": f"{identity['key']}  {identity['listen']}  {identity['cipher']}",
+        "peers": f"{_count(peers['known'], 'peer')}, {peers['connected']} connected, {peers['pending']} not "
+        f"confirmed, {_count(peers['handshakes'], 'handshake')}{load}",
+    }
+    if peers["dropped"]:
+        rows["of peers, dropped"] = ", ".join(
+            f"{count} {reason}" for reason, count in peers["dropped"].items()
+        )
+    return rows
 
 
 def _exits(exits: list[ExitStatus]) -> Table:

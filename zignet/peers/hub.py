@@ -426,6 +426,8 @@ class Hub:
             link.timer.cancel()
             link.timer = None
         self._saw([link])
+        if link.peer.link is not link:  # a stranger's, that never became valid
+            return
         link.peer.link = None
         if link.peer.settings is None:
             self.table.remove(link.peer)
@@ -480,7 +482,7 @@ class Hub:
             session.tunnel.forget()
             return
         todo = link.tunnel.opened(session, now, False)
-        ended = [action for action in todo if isinstance(action, actions.Superseded)]
+        ended: list[actions.Action] = [action for action in todo if isinstance(action, actions.Superseded)]
         self._tunnel(link, ended)  # on the path as it still is
         self._paths(link, link.paths.confirmed(session.origin, address, now))
         self._tunnel(link, [action for action in todo if action not in ended])

@@ -42,7 +42,8 @@ class Table:
 
     def remove(self, peer: Peer) -> None:
         """Forget a peer."""
-        self.by_key.pop(peer.key.x, None)
+        if self.by_key.get(peer.key.x) is peer:
+            del self.by_key[peer.key.x]
         for address in (peer.address4, peer.address6):
             if self.by_address.get(address) is peer:
                 del self.by_address[address]
