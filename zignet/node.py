@@ -63,6 +63,9 @@ NEED_RESTART = (
     *("state_dir", "key_file", "key_log", "cipher", "listen", "tun", "proxy"),
     *("limits", "sniff", "timeouts", "mark", "table"),
 )
+# Of a super-packet for a peer: what the kernel makes of it with a path MTU of 1420 are 45 segments, and so much goes out
+# with one call. With 65,536 bytes there were two more, in a call of their own: 15 to 20 % more CPU time per byte.
+GSO_SIZE = 62_000
 LOOK_AGAIN_S = 0.05  # for a reload that takes a while
 
 
@@ -379,6 +382,7 @@ def plan_of(config: Config, own6: IPv6Address) -> Plan:
         ranges=(("tun.range", str(tun.range)), ("tun.range6", str(tun.range6))),
         peers=(str(tun.range), str(lower_half(tun.range6))) if config.listening else (),
         peer_mtu=tun.route_mtu,
+        gso_size=GSO_SIZE if config.listening else 0,
         route_localnet=tun.listener == "loopback",
         capture=config.proxy.mode == "global",
         fwmark=config.mark,

@@ -130,6 +130,9 @@ class Network:
     def _apply_link(self) -> None:
         plan = self.plan
         self.ip.link("set", index=self.host.index, mtu=plan.mtu, txqlen=plan.queue_length)
+        if plan.gso_size:
+            with _ignoring(errno.EOPNOTSUPP, errno.EINVAL):  # older kernels have no such choice
+                self.ip.link("set", index=self.host.index, gso_max_size=plan.gso_size)
         self.notes += sysctl.settle(plan.name, route_localnet=plan.route_localnet, ipv6=6 in self.carried)
         # Nobody on the device listens to multicast; without the flag the kernel reports no memberships to it.
         flags, mask = IFF_UP, IFF_UP | IFF_MULTICAST

@@ -23,6 +23,7 @@ class Plan:
     name: str
     mtu: int = 1500  # bytes
     queue_length: int = QUEUE_LENGTH  # packets
+    gso_size: int = 0  # bytes: the largest super-packet that the kernel shall make; 0: its own choice
     addresses: tuple[
         str, ...
     ] = ()  # "100.64.0.1", "fd7a:...::1": this host on the device, at most one a family

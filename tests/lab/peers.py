@@ -94,6 +94,18 @@ def echo_stream(end):
             end.sendall(data)
 
 
+def bytes_round(host, address, size, seconds=45.0):
+    """Send so many bytes to the echo and compare what comes back; how many were right."""
+    with host.namespace.connect(address, ECHO, timeout_s=seconds) as end:
+        sent = os.urandom(size)
+        sender = threading.Thread(target=end.sendall, args=(sent,), daemon=True)
+        sender.start()
+        heard = exactly(end, size)
+        sender.join(seconds)
+    assert heard == sent
+    return len(heard)
+
+
 class Stream:
     """A TCP connection to the echo that is kept busy, and whose bytes are compared: `moved` counts them."""
 

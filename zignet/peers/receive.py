@@ -130,6 +130,27 @@ class Opening:
         self.received += 1
 
     @cython.cfunc
+    def mark_run(self, count: cython.Py_ssize_t) -> cython.void:
+        """Remember the next `count` counters, which came in order."""
+        at: cython.ulonglong = self.next
+        end: cython.ulonglong = at + count
+        size: cython.ulonglong = len(self.seen) * 8
+        if end > size and size < FULL:
+            self.grow()
+            size = FULL
+        bit: cython.ulonglong
+        while at < end:
+            bit = at % size
+            if bit & 7 == 0 and end - at >= 8:
+                self.seen[bit >> 3] = 0xFF
+                at += 8
+            else:
+                self.seen[bit >> 3] |= 1 << (bit & 7)
+                at += 1
+        self.next = end
+        self.received += count
+
+    @cython.cfunc
     def forget(self, counter: cython.ulonglong, size: cython.ulonglong) -> cython.void:
         """Clear the bits of the counters between the greatest so far and a greater one."""
         bit: cython.ulonglong
@@ -284,83 +305,92 @@ class Receiver:
             return at
         rx = self.rx_view
         view = self.view
-        nonce = self.nonce_view
+        nonce_view = self.nonce_view
         plain: cython.Py_ssize_t = size - HEADER - TAG
         covered: cython.Py_ssize_t = FRAME + self.head
         piece: cython.Py_ssize_t = plain - covered
-        if piece != self.size or self.payload % piece:
+        payload: cython.Py_ssize_t = self.payload
+        if piece != self.size or payload % piece:
             return at
-        expected: bytearray = self.plain[BASE : BASE + covered]
+        tcp: cython.bint = view[BASE] == TCP
+        most: cython.Py_ssize_t = min((total - at) // size, (MOST_PACKET - 40 - plain - payload) // piece + 1)
+        if not tcp:
+            most = min(most, MOST_DATAGRAMS - self.pieces)
+        buffer: bytearray = self.plain
+        expected: bytearray = buffer[BASE : BASE + covered]
+        saved: bytearray = self.saved
         sealed: list[Any] = self.sealed_slices(size)
         frames: list[Any] = self.frame_slices(plain, piece)
-        tcp: cython.bint = view[BASE] == TCP
+        decrypt: Any = opening.decrypt
+        nonce: bytearray = self.nonce
+        received: bytearray = self.rx
+        index: cython.uint = opening.index
         counter: cython.ulonglong = opening.next
-        window: cython.ulonglong
-        bit: cython.ulonglong
-        put: cython.Py_ssize_t
+        number: cython.Py_ssize_t = at // size
+        place: cython.Py_ssize_t = payload // piece
+        sequence: cython.uint = self.sequence
+        put: cython.Py_ssize_t = BASE + payload
+        done: cython.Py_ssize_t = 0
+        lost: cython.bint = False
+        other: cython.bint = False
         k: cython.int
-        decrypt = opening.decrypt
-        while (
-            at + size <= total
-            and self.payload + plain <= MOST_PACKET - 40
-            and (tcp or self.pieces < MOST_DATAGRAMS)
-        ):
+        while done < most:
             if cython.compiled:
                 if (
-                    rx[at] != DATA
-                    or _little32(rx, at) != DATA
-                    or _little32(rx, at + 4) != opening.index
+                    _little32(rx, at) != DATA
+                    or _little32(rx, at + 4) != index
                     or _little32(rx, at + 8) != counter & 0xFFFFFFFF
                     or _little32(rx, at + 12) != counter >> 32
                 ):
                     break
                 for k in range(8):
-                    nonce[4 + k] = (counter >> (8 * (7 - k) if opening.big else 8 * k)) & 0xFF
-            else:
-                if self.rx[at : at + HEADER] != _DATA.pack(DATA, opening.index, counter):
-                    break
-                (_NONCE if opening.big else _COUNTER).pack_into(self.nonce, 4, counter)
-            put = BASE + self.payload
-            if cython.compiled:
+                    nonce_view[4 + k] = (counter >> (8 * (7 - k) if opening.big else 8 * k)) & 0xFF
                 memcpy(cython.address(self.saved_view[0]), cython.address(view[put]), covered)
             else:
-                self.saved[:covered] = self.plain[put : put + covered]
+                if received[at : at + HEADER] != _DATA.pack(DATA, index, counter):
+                    break
+                (_NONCE if opening.big else _COUNTER).pack_into(nonce, 4, counter)
+                saved = buffer[put : put + covered]
             try:
-                decrypt(self.nonce, sealed[at // size], None, frames[self.payload // piece])
-            except (InvalidTag, TypeError):
-                self.restore(put, covered)
-                self.dropped["not authentic"] += 1
-                return at + size
-            at += size
-            self.bytes_in += size
-            if counter >= cython.cast(cython.ulonglong, len(opening.seen)) * 8:
-                opening.mark(counter)
-            else:  # nothing to forget: the bit that a wrap would have left is set anew
-                window = len(opening.seen) * 8
-                bit = counter % window
-                opening.seen[bit >> 3] |= 1 << (bit & 7)
-                opening.next = counter + 1
-                opening.received += 1
+                decrypt(nonce, sealed[number + done], None, frames[place + done])
+            except (InvalidTag, TypeError):  # TypeError: the key was erased
+                lost = True
+                break
+            done += 1
             counter += 1
-            if tcp:
-                if cython.compiled:
-                    expected[8] = self.sequence >> 24
-                    expected[9] = (self.sequence >> 16) & 0xFF
-                    expected[10] = (self.sequence >> 8) & 0xFF
-                    expected[11] = self.sequence & 0xFF
-                else:
-                    _SEQUENCE.pack_into(expected, 8, self.sequence)
-            if (
-                memcmp(cython.address(view[put]), PyByteArray_AS_STRING(expected), covered) != 0
-                if cython.compiled
-                else self.plain[put : put + covered] != expected
-            ):
-                self.frame(opening, True, put, covered, plain, 0, address, size)
-                return at
+            at += size
+            if cython.compiled:
+                if tcp:
+                    expected[8] = sequence >> 24
+                    expected[9] = (sequence >> 16) & 0xFF
+                    expected[10] = (sequence >> 8) & 0xFF
+                    expected[11] = sequence & 0xFF
+                if memcmp(cython.address(view[put]), PyByteArray_AS_STRING(expected), covered) != 0:
+                    other = True
+                    break
+                memcpy(cython.address(view[put]), cython.address(self.saved_view[0]), covered)
+            else:
+                if tcp:
+                    _SEQUENCE.pack_into(expected, 8, sequence)
+                if buffer[put : put + covered] != expected:
+                    other = True
+                    break
+                buffer[put : put + covered] = saved
+            put += piece
+            sequence = (sequence + cython.cast(cython.uint, piece)) & 0xFFFFFFFF
+        if not cython.compiled and (lost or other):
+            self.saved[:covered] = saved
+        opening.mark_run(done)
+        self.bytes_in += done * size
+        self.payload = put - BASE
+        self.pieces += done - 1 if other else done
+        self.sequence = sequence
+        if lost:
             self.restore(put, covered)
-            self.payload += piece
-            self.pieces += 1
-            self.sequence = (self.sequence + cython.cast(cython.uint, piece)) & 0xFFFFFFFF
+            self.dropped["not authentic"] += 1
+            at += size
+        elif other:
+            self.frame(opening, True, put, covered, plain, 0, address, size)
         return at
 
     @cython.cfunc

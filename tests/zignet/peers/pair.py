@@ -123,14 +123,12 @@ class Tunnel:
 
 
 class Notes:
-    """Stands for the hub: writes down what is handed over. Its `ecn` and `nobody` are the hub's own."""
+    """Stands for the hub: writes down what is handed over. Its `ecn` is the hub's own."""
 
     ecn = Hub.ecn
-    nobody = Hub.nobody
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        self.dropped: Counter[str] = Counter()
         self.notes: list[tuple[Any, ...]] = []
         self.woken: Link | None = None  # what `wake` finds
         self.admits: Link | None = None  # whom `first` lets in
@@ -138,6 +136,9 @@ class Notes:
     def wake(self, peer: Peer) -> Any:
         self.notes.append(("wake", peer))
         return self.woken
+
+    def nobody(self, at: int, length: int) -> None:
+        self.notes.append(("nobody", bytes(self.gateway.raw[at : at + length])))
 
     def stage(self, link: Link, packet: bytes) -> None:
         self.notes.append(("stage", link, packet))
@@ -199,8 +200,8 @@ class Host:
         engine: Any = SimpleNamespace(gateway=self.gateway, loop=self.loop, fragments=Reassembler())
         self.rare = Rare(engine, self.sender, self.dropped, own4, own6)
         if not plain:
-            self.hub.slow, self.hub.clamp = self.rare.slow, self.rare.clamp  # type: ignore[method-assign]
-            self.hub.slow_frame = self.rare.slow_frame  # type: ignore[method-assign]
+            for name in ("slow", "clamp", "nobody", "slow_frame"):
+                setattr(self.hub, name, getattr(self.rare, name))
         self.gateway.peers = self.sender
 
     def knows(self, address4: bytes, address6: bytes, address: Any, room: int) -> Link:
@@ -426,9 +427,7 @@ def udp(
     hops: int = 64,
 ) -> bytes:
     """A UDP datagram as IP packet, its checksums right."""
-    return whole(
-        _ip(way, 17, traffic, hops) + struct.pack("!HHHH", *ports, 8 + len(payload), 0) + payload
-    )
+    return whole(_ip(way, 17, traffic, hops) + struct.pack("!HHHH", *ports, 8 + len(payload), 0) + payload)
 
 
 def echo(

@@ -93,7 +93,7 @@ def enhanced(number, time, data, order="<"):
 def test_every_interface_has_a_link_type_and_a_clock_of_its_own(order):
     data = section(order) + interface(1, order=order)
     data += interface(
-        101, options=option(2, b"eth0", order) + option(9, b"\x09", order) + option(0, b""), order=order
+        101, options=option(2, b"eth12", order) + option(9, b"\x09", order) + option(0, b""), order=order
     )
     data += interface(113, options=option(9, b"\x8a", order), order=order)  # 1/1024 s
     data += interface(276, options=option(14, struct.pack(order + "q", -5), order), order=order)

@@ -87,7 +87,8 @@ def test_with_keys(dump, capture, keys):
         "192.0.2.2:40000 > 192.0.2.1:51830 response deadbeef > 0000000a, aes, 104 bytes, CE, from abcdefgh…",
         "192.0.2.1:51830 > 192.0.2.2:40000 data deadbeef #0, 56 bytes, to abcdefgh…: "
         "tcp 40001 > 443 [S], seq 7, win 8192, length 0 (v4, hops 64)",
-        "192.0.2.2:40000 > 192.0.2.1:51830 data 0000000a #0, 44 bytes, CE, from abcdefgh…: ping, token 0000000000000000",
+        "192.0.2.2:40000 > 192.0.2.1:51830 data 0000000a #0, 44 bytes, CE, from abcdefgh…: "
+        "ping, token 0000000000000000",
         *(
             f"192.0.2.1:51830 > 192.0.2.2:40000 data deadbeef #{n}, 136 bytes, to abcdefgh…: keepalive"
             for n in (1, 2, 3)

@@ -99,6 +99,20 @@ def test_udp_whose_checksum_computes_to_zero(where):
     assert rebuild(case.frame(), C4, D4) == case.received(C4, D4)
 
 
+def test_partial_udp_whose_checksum_computes_to_zero():
+    frame = bytearray(Case(False, "udp", UDP(sport=0, dport=7) / Raw(b"ab"), 0, 64).frame())
+    frame[1], frame[10:12] = Flag.PARTIAL, bytes(2)
+    frame[4:6] = rebuild(bytes(frame), C4, D4)[26:28]
+    assert rebuild(bytes(frame), C4, D4)[26:28] == b"\xff\xff"
+
+
+def test_an_urgent_pointer_is_no_checksum():
+    packet = bytearray(bytes(IP(src=text(A4), dst=text(B4)) / TCP(flags="U", urgptr=0xFFFF)))
+    packet[36:38] = partial_checksum(A4, B4, 6, 20).to_bytes(2, "big")
+    got = rebuild(strip(packet, partial=True), C4, D4)
+    assert got == bytes(IP(src=text(C4), dst=text(D4), id=0, flags="DF") / TCP(flags="U", urgptr=0xFFFF))
+
+
 def test_surplus_behind_a_datagram_stays():
     """RFC 9868: bytes of the IP packet behind the UDP length are options."""
     packet = bytes(IP(src=text(A4), dst=text(B4)) / UDP(sport=1, dport=2, len=10) / b"abSURPLUS")

@@ -82,6 +82,12 @@ def test_behind_the_end_of_options_nothing_counts():
     assert packet == before
 
 
+def test_a_segment_at_the_beginning_of_its_buffer():
+    segment = bytearray(syn([(MSS, 1460)])[20:])
+    assert clamp_mss(segment, 0, len(segment), 500)
+    assert segment[22:24] == (500).to_bytes(2, "big")
+
+
 @pytest.mark.parametrize("flags", ["A", "PA", "R", "FA", ""])
 def test_only_syns(flags):
     packet = bytearray(syn([(MSS, 1460)], flags=flags))
