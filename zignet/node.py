@@ -63,8 +63,8 @@ NEED_RESTART = (
     *("state_dir", "key_file", "key_log", "cipher", "listen", "tun", "proxy"),
     *("limits", "sniff", "timeouts", "mark", "table"),
 )
-# Of a super-packet for a peer: what the kernel makes of it with a path MTU of 1420 are 45 segments, and so much goes out
-# with one call. With 65,536 bytes there were two more, in a call of their own: 15 to 20 % more CPU time per byte.
+# Of a super-packet for a peer: with a path MTU of 1420 it makes 45 segments, and so much goes out with one call. With
+# 65,536 bytes there were two more, in a call of their own: 15 to 20 % more CPU time per byte.
 GSO_SIZE = 62_000
 LOOK_AGAIN_S = 0.05  # for a reload that takes a while
 

@@ -127,7 +127,7 @@ def test_a_clock_a_year_back(both):
     )
     start_with(a, program)
     assert answers(a, address)
-    assert b.status()["peers"]["dropped"] == {}
+    assert not any(reason.startswith("handshake") for reason in b.status()["peers"]["dropped"])
 
 
 def start_with(host, program):

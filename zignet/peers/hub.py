@@ -117,6 +117,7 @@ class Hub:
         self.local = local
         self.key = secret.public
         self.table = Table()
+        self._live: dict[Link, None] = {}  # the links, in the order of their making
         self.indices = Indices(os.urandom)
         self.store = store(keep=self._is_busy)
         self.dropped: Counter[str] = Counter()
@@ -177,18 +178,26 @@ class Hub:
         self.store.close()
 
     def configure(self, peers: Iterable[PeerConfig], inbound: InboundConfig) -> None:
-        """Know these peers, and admit by these rules; at a reload, whoever is no longer admitted is told."""
-        wanted = {config.key.x: config for config in peers if config.key != self.key}
-        if len(wanted) < len(tuple(peers)):
+        """Know these peers, and admit by these rules; at a reload, whoever is no longer admitted is told.
+
+        What has not changed since the last call costs a look-up.
+        """
+        wanted = {config.key.x: config for config in peers}
+        if wanted.pop(self.key.x, None) is not None:
             log.warning("a configured peer has this node's own key and is left out")
         self.admission = ConfiguredAdmission(inbound.default_action, inbound.allow, inbound.deny, self.table)
-        self.store.fix({x: int(one.address) for x, one in wanted.items() if one.address is not None})
-        addresses = self.store.addresses_for(wanted)
-        for x, config in wanted.items():
+        fixed = {x: int(one.address) for x, one in wanted.items() if one.address is not None}
+        moved = self.store.fix(fixed) if fixed else {}
+        changed = {x: one for x, one in wanted.items() if self._settings_of(x) != one or x in moved}
+        addresses = self.store.addresses_for(changed)
+        for x, config in changed.items():
             if x not in addresses:
                 log.warning("no address is left in tun.range for the peer %s", config.name)
                 continue
             self._configure(config, addresses[x].to_bytes(4, "big"))
+        for x, address in moved.items():
+            if x not in wanted and address is not None and (peer := self.table.by_key.get(x)) is not None:
+                self._readdress(peer, address.to_bytes(4, "big"))
         for peer in self.table:
             if peer.settings is not None and peer.key.x not in wanted:
                 self.table.remove(peer)
@@ -197,24 +206,34 @@ class Hub:
                     self.table.add(peer)
         self._recheck(again=False)
 
+    def _settings_of(self, x: bytes) -> PeerConfig | None:
+        peer = self.table.by_key.get(x)
+        return None if peer is None else peer.settings
+
     def _configure(self, config: PeerConfig, address4: bytes) -> None:
         peer = self.table.by_key.get(config.key.x)
         if peer is None:
             six = address6(self.local.range6, config.key.x).packed
             self.table.add(Peer(config.key, config, address4, six))
             return
-        self.table.remove(peer)
         peer.settings = config
+        self._readdress(peer, address4)
+        if peer.link is not None:
+            peer.link.tunnel.keepalive_s = float(config.keepalive_s)
+            peer.link.tunnel.psk = self._psk(config)
+            self._locate(peer.link)
+
+    def _readdress(self, peer: Peer, address4: bytes) -> None:
+        """Another local address, or other settings."""
+        self.table.remove(peer)
         peer.address4 = address4
         self.table.add(peer)
         if peer.link is not None:
             peer.link.between(self.local.address4, self.local.address6)
-            peer.link.tunnel.keepalive_s = float(config.keepalive_s)
-            self._locate(peer.link)
 
     def links(self) -> list[Link]:
         """Whoever we talk to, or try to."""
-        return [peer.link for peer in self.table if peer.link is not None]
+        return list(self._live)
 
     def _is_busy(self, x: bytes) -> bool:
         """Whether the store must not give this key's address to another."""
@@ -227,25 +246,27 @@ class Hub:
         """The link of a peer, made if there is none."""
         if peer.link is None:
             peer.link = self._link(peer)
+            self._live[peer.link] = None
             self._locate(peer.link)
         return peer.link
 
     def _link(self, peer: Peer) -> Link:
         settings = peer.settings
-        psk = NO_PSK
-        keepalive_s = 0.0
-        if settings is not None:
-            keepalive_s = float(settings.keepalive_s)
-            if settings.psk_file is not None:
-                try:
-                    psk = read_psk(settings.psk_file)
-                except KeyFileError as error:
-                    log.error("%s: %s", settings.name, error)
-                    psk = os.urandom(32)  # no handshake succeeds, rather than one without it
+        psk = NO_PSK if settings is None else self._psk(settings)
+        keepalive_s = 0.0 if settings is None else float(settings.keepalive_s)
         tunnel = Tunnel(self._kit, peer.key.x, psk, keepalive_s)
         link = Link(self, peer, tunnel, Paths((), self.transport.ceiling, os.urandom))
         link.between(self.local.address4, self.local.address6)
         return link
+
+    def _psk(self, settings: PeerConfig) -> bytes:
+        if settings.psk_file is None:
+            return NO_PSK
+        try:
+            return read_psk(settings.psk_file)
+        except KeyFileError as error:
+            log.error("%s: %s", settings.name, error)
+            return os.urandom(32)  # no handshake succeeds, rather than one without it
 
     def _locate(self, link: Link) -> None:
         """Find out where the configuration says that a peer is."""
@@ -429,6 +450,7 @@ class Hub:
         if link.peer.link is not link:  # a stranger's, that never became valid
             return
         link.peer.link = None
+        del self._live[link]
         if link.peer.settings is None:
             self.table.remove(link.peer)
 
@@ -500,6 +522,7 @@ class Hub:
             return False
         link.peer.address4 = address.to_bytes(4, "big")
         link.peer.link = link
+        self._live[link] = None
         link.between(self.local.address4, self.local.address6)
         self.table.add(link.peer)
         log.info("%s has connected, and is %s here", key.name, ".".join(map(str, link.peer.address4)))
