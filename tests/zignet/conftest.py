@@ -5,6 +5,7 @@ from __future__ import annotations
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from zignet.control import (
     ControlSession,
     Explanation,
     Flow,
+    Peer,
+    Ping,
     Place,
     Question,
     RequestError,
@@ -47,6 +50,45 @@ def sample_flow(number: int, **changes: Any) -> Flow:
     return Flow(**{**flow, **changes})
 
 
+def sample_key(number: int) -> str:
+    """56 characters, as a key's name has; nobody's."""
+    return f"{'abcdefghijklmnopqrstuvwxyz234567'[number % 32] * 48}{number:08d}"
+
+
+def sample_peer(number: int, **changes: Any) -> Peer:
+    peer: dict[str, Any] = {
+        "name": f"peer{number}",
+        "key": sample_key(number),
+        "address": f"100.64.{number >> 8 & 0xFF}.{number & 0xFF}",
+        "address6": f"fd5a:6967:6e65::{number:x}",
+        "configured": True,
+        "state": "connected",
+        "path": "203.0.113.9:51830",
+        "path_mtu": 1472,
+        "cipher": "AES-256-GCM",
+        "handshake_age_s": 65.0,
+        "idle_s": 0.2,
+        "received": 56_789_012,
+        "sent": 1234,
+        "rtt_s": 0.01234,
+        "loss": 0.015,
+        "last_seen": 1_790_000_000.0,
+    }
+    return Peer(**{**peer, **changes})
+
+
+def sample_ping(**changes: Any) -> Ping:
+    ping: dict[str, Any] = {
+        "peer": "peer2",
+        "key": sample_key(2),
+        "path": "203.0.113.9:51830",
+        "rtt_s": 0.01234,
+        "handshake": False,
+        "error": None,
+    }
+    return Ping(**{**ping, **changes})
+
+
 SAMPLE_STATUS: dict[str, Any] = {
     "version": "0.1.0",
     "pid": 4321,
@@ -62,6 +104,21 @@ SAMPLE_STATUS: dict[str, Any] = {
         "address6": None,
         "offload": "tso4 tso6 uso",
         "listener": "loopback",
+    },
+    "identity": {
+        "key": sample_key(0),
+        "address": "100.64.0.1",
+        "address6": "fd5a:6967:6e65:1234:5678:9abc:def0:1234",
+        "listen": "udp://[::]:51830",
+        "cipher": "AES-256-GCM",
+    },
+    "peers": {
+        "known": 3,
+        "connected": 2,
+        "pending": 1,
+        "handshakes": 14,
+        "under_load": False,
+        "dropped": {"handshake: wrong mac1": 5, "no such session": 2},
     },
     "exits": [
         {
@@ -96,6 +153,13 @@ class SampleNode:
     def __init__(self) -> None:
         self.open_flows: list[Flow] = [sample_flow(2), sample_flow(1, name=None, known_by="address")]
         self.ended_flows: list[Flow] = [sample_flow(0, state="ended", ended_s=3.0)]
+        self.open_peers: list[Peer] = [
+            sample_peer(2),
+            sample_peer(1, state="idle", path="", handshake_age_s=None, rtt_s=None, loss=None),
+        ]
+        self.earlier_peers: list[Peer] = [sample_peer(9, name="", configured=False, state="idle")]
+        self.pings: list[Ping | None] = [sample_ping()]  # what comes of each, None: not yet
+        self.pinged: list[str] = []
         self.reload_error: str | None = None
         self.questions: list[Question] = []
 
@@ -120,6 +184,17 @@ class SampleNode:
             steps=[{"stage": "rule", "text": "zignet.yaml:9: *.video.example -> tokyo"}],
             flows=self.open_flows[:1],
         )
+
+    def peers(self, every: bool) -> Iterable[Peer]:
+        yield from self.open_peers
+        if every:
+            yield from self.earlier_peers
+
+    def ping(self, peer: str) -> Iterable[Ping | None]:
+        self.pinged.append(peer)
+        if peer == "nobody":
+            raise RequestError("nobody here is called nobody")
+        return iter(self.pings)
 
     def reload(self) -> None:
         if self.reload_error is not None:
@@ -175,7 +250,7 @@ def _turn(selector: selectors.BaseSelector, connection: socket.socket, session: 
     if data:
         session.receive(data)
     try:
-        if chunk := session.pending():
+        if session.wants_write and (chunk := session.pending()):
             session.sent(connection.send(chunk))
     except BlockingIOError:
         pass
@@ -187,6 +262,10 @@ def _turn(selector: selectors.BaseSelector, connection: socket.socket, session: 
         return
     events = selectors.EVENT_READ if session.wants_read else 0
     events |= selectors.EVENT_WRITE if session.wants_write else 0
+    if session.waiting:
+        time.sleep(0.01)  # as the packet loop, which asks again after a while
+        session.resume()
+        events |= selectors.EVENT_WRITE
     selector.modify(connection, events or selectors.EVENT_READ, session)
 
 
@@ -205,3 +284,13 @@ def running(tmp_path: Path, node: SampleNode) -> Iterator[Path]:
 @pytest.fixture
 def make_flow() -> Any:
     return sample_flow
+
+
+@pytest.fixture
+def make_peer() -> Any:
+    return sample_peer
+
+
+@pytest.fixture
+def make_ping() -> Any:
+    return sample_ping

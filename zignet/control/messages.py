@@ -117,7 +117,7 @@ class Peer(TypedDict):
     idle_s: float | None  # since anything authentic came
     received: int  # bytes
     sent: int
-    rtt_s: float | None  # of the last ping or path challenge
+    rtt_s: float | None  # of the last ping, or of the handshake
     loss: float | None  # share of the messages on this session that did not arrive here
     last_seen: float | None  # seconds since 1970, of a peer that is not connected
 

@@ -336,6 +336,7 @@ class Hub:
                     self._usable(link, session)
                 case actions.Established(session):
                     self._enrol(session, link)
+                    link.rtt_s = time.monotonic() - link.asked_at
                     self._paths(link, link.paths.established(session.origin, self.loop.now))
                     self._usable(link, session)
                 case actions.Superseded(sessions, _):
@@ -362,6 +363,7 @@ class Hub:
 
     def _initiate(self, link: Link, message: bytes, attempt: int) -> None:
         address = link.paths.for_handshake(attempt)
+        link.asked_at = time.monotonic()
         if address is not None:
             self.transport.send(memoryview(message), 0, address)
         elif link.peer.settings is None or link.peer.settings.endpoint is None:

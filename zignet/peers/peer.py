@@ -54,6 +54,7 @@ class Link:
 
     __slots__ = (
         "address",
+        "asked_at",
         "fragments",
         "hub",
         "in4",
@@ -92,7 +93,8 @@ class Link:
         self.unsent: tuple[bytes, int] | None = None  # an initiation, until its endpoint's name is resolved
         self.number = 0  # of the last frame that was sent in fragments
         self.pings: dict[bytes, float] | None = None  # token -> when it was sent
-        self.rtt_s: float | None = None
+        self.rtt_s: float | None = None  # of the last ping, or of the handshake
+        self.asked_at = 0.0  # when the last initiation left
         self.in4 = self.in6 = self.out4 = self.out6 = 0
         self.way4 = self.way6 = b""
         tunnel.owner = self

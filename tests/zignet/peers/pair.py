@@ -229,6 +229,7 @@ class Host:
         """Batches come, each one receive call: a list of datagrams of one size (but the last), or a `Came`."""
         for batch in batches:
             if not isinstance(batch, Came):
+                assert trains(batch) == [batch]
                 batch = Came(b"".join(batch), len(batch[0]), address or PEER, ecn)
             self.wire.coming.append(batch)
         self.receiver.on_event(1)
@@ -303,6 +304,18 @@ def way(host: Host, v6: bool, out: bool = True) -> tuple[bytes, bytes]:
     """Source and target of what the host sends its peer (`met`), or gets from it."""
     own, peer = host.own[v6], PLACE6 if v6 else PLACE4
     return (own, peer) if out else (peer, own)
+
+
+def trains(datagrams: Iterable[bytes]) -> list[list[bytes]]:
+    """Datagrams as UDP_GRO joins them: all of one size but the last, which may be shorter."""
+    found: list[list[bytes]] = []
+    for datagram in datagrams:
+        last = found[-1] if found else []
+        if not last or len(last) == 64 or not len(last[-1]) == len(last[0]) >= len(datagram):
+            found.append([datagram])
+        else:
+            last.append(datagram)
+    return found
 
 
 # --- the kernel

@@ -24,7 +24,6 @@ from tests.zignet.peers.pair import (
     USO,
     Came,
     Host,
-    Keys,
     as_kernel,
     echo,
     host,
@@ -32,6 +31,7 @@ from tests.zignet.peers.pair import (
     met,
     session,
     tcp,
+    trains,
     udp,
     way,
 )
@@ -46,9 +46,7 @@ from zignet.wire import (
     Keepalive,
     Ping,
     combine,
-    is_known,
     rebuild,
-    seal,
     strip,
 )
 
@@ -219,7 +217,7 @@ def test_only_what_the_tun_takes_is_joined(v6, offload):
         _, keys = met(lab)
         segments = stream(lab, v6, [pattern(100, n) for n in range(3)])
         datagrams = [frame(udp(way(lab, v6, out=False), pattern(100, n))) for n in range(3)]
-        written = lab.take(sealed(keys, segments + datagrams))
+        written = lab.take(*trains(sealed(keys, segments + datagrams)))
         assert as_kernel(written) == rebuilt(lab, segments + datagrams)
         joins_tcp = offload & (CSUM | TSO) == CSUM | TSO
         joins_udp = offload & (CSUM | USO) == CSUM | USO
@@ -276,7 +274,7 @@ def test_a_segment_that_differs(v6, what, packets, at):
         frames += stream(
             lab, v6, [pattern(300, n) for n in range(6, 11 - at)], 1300 + 300 * at + gap, **usual
         )
-        written = lab.take(sealed(keys, frames))
+        written = lab.take(*trains(sealed(keys, frames)))
         assert as_kernel(written) == rebuilt(lab, frames)
         assert len(written) == packets
 
@@ -727,7 +725,7 @@ def test_lengths_that_lie(v6, name):
         data = stream(lab, v6, [b"1", b"2", b"3", b"4"])
         frames = [data[0], data[1], wrong, data[2], data[3]]
         for first, batches in enumerate(
-            ([sealed(keys, frames)], [[each] for each in sealed(keys, frames, 5)])
+            (trains(sealed(keys, frames)), [[each] for each in sealed(keys, frames, 5)])
         ):
             assert lab.read(*batches) == rebuilt(lab, data)
             assert lab.receiver.dropped == {"malformed": first + 1}

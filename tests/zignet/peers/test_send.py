@@ -9,7 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import ICMPv6ND_NS, IPv6, IPv6ExtHdrHopByHop
@@ -198,7 +198,7 @@ sizes = st.one_of(st.integers(1, 3000), st.integers(60_000, 65_400))
 @pytest.mark.parametrize("room", [500, 1200, 1400, 8900])
 def test_a_super_packet_is_the_kernels_segments(room):
     lab = Host()
-    link, keys = met(lab, room=room)
+    _, keys = met(lab, room=room)
     count = 0
 
     @patient
@@ -309,7 +309,7 @@ def test_the_path_shrinks_and_grows_between_packets(v6):
 @pytest.mark.parametrize("room", [1200, 1400])
 def test_a_super_datagram_is_its_datagrams(room):
     lab = Host()
-    link, keys = met(lab, room=room)
+    _, keys = met(lab, room=room)
     count = 0
 
     @patient
@@ -584,7 +584,7 @@ def test_each_session_has_its_key_index_and_counter():
 
 def test_an_erased_session_seals_nothing():
     with host() as lab:
-        link, keys = met(lab)
+        link, _ = met(lab)
         made = link.tunnel.sending
         made.sealing.erase()
         with pytest.raises(TypeError):

@@ -1,0 +1,102 @@
+"""What peers need of this machine: a key, a port, and a kernel that moves datagrams many at a time."""
+
+from __future__ import annotations
+
+import socket
+
+from zignet.config import Config
+from zignet.system.check import Check, fail, ok, warn
+
+__all__ = ["checks"]
+
+_ADVICE_NAME = "peers that are behind a NAT can't find this one by it; check the name, or write an address"
+_LOOKED_UP = 20  # endpoints with a name
+
+
+def checks(config: Config) -> list[Check]:
+    """Nothing where no peers are configured."""
+    if not config.listening:
+        return []
+    return [_key(config), _port(config), _offload(), _cipher(config), *_endpoints(config)]
+
+
+def _key(config: Config) -> Check:
+    from zignet.identity import KeyFileError, read_key
+
+    try:
+        return ok("identity", f"{read_key(config.identity_file).public.name} ({config.identity_file})")
+    except KeyFileError as error:
+        return fail("identity", str(error), "`zignet init` makes a key, `zignet key import` brings one along")
+
+
+def _port(config: Config) -> Check:
+    from zignet.transport import Udp, UdpError
+
+    (listen,) = config.listening
+    try:
+        Udp.open(listen.host, listen.port).close()
+    except UdpError as error:
+        if _node_runs(config):
+            return ok("underlay port", f"{listen} is this configuration's running node's")
+        return fail("underlay port", str(error), "free the port, or choose another in `listen`")
+    return ok(
+        "underlay port", f"{listen} is free; peers behind no NAT of their own need it open in the firewall"
+    )
+
+
+def _node_runs(config: Config) -> bool:
+    from zignet.control import Client, ControlError
+
+    try:
+        with Client(config.state_dir):
+            return True
+    except (ControlError, OSError):
+        return False
+
+
+def _offload() -> Check:
+    from zignet.transport.udp import UDP_GRO, UDP_SEGMENT
+
+    missing = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for name, option in (("UDP_SEGMENT", UDP_SEGMENT), ("UDP_GRO", UDP_GRO)):
+            try:
+                probe.setsockopt(socket.IPPROTO_UDP, option, 1)
+            except OSError:
+                missing.append(name)
+    if missing:
+        lacks = " and ".join(missing)
+        return warn(
+            "UDP offload", f"the kernel lacks {lacks}", "it works, slower; Linux 5.0 and newer have both"
+        )
+    return ok("UDP offload", "UDP_SEGMENT and UDP_GRO: up to 64 datagrams a call")
+
+
+def _cipher(config: Config) -> Check:
+    from zignet.peers.hardware import has_aes
+
+    aes = has_aes()
+    if config.cipher == "aes" and not aes:
+        return warn(
+            "cipher", "AES-256-GCM is configured, without AES instructions", "`cipher: auto` is faster here"
+        )
+    chosen = (
+        "AES-256-GCM" if config.cipher == "aes" or (config.cipher == "auto" and aes) else "ChaCha20-Poly1305"
+    )
+    return ok("cipher", f"{chosen} is proposed; AES instructions: {'yes' if aes else 'no'}")
+
+
+def _endpoints(config: Config) -> list[Check]:
+    from zignet.peers.endpoints import is_numeric, split
+
+    named = [peer for peer in config.peers if peer.endpoint and not is_numeric(split(peer.endpoint)[0])]
+    found = []
+    for peer in named[:_LOOKED_UP]:
+        host, port = split(peer.endpoint or "")
+        try:
+            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        except (OSError, UnicodeError) as error:
+            found.append(warn(f"peer {peer.name}", f"{host} does not resolve: {error}", _ADVICE_NAME))
+        else:
+            found.append(ok(f"peer {peer.name}", f"{host} is {addresses[0][4][0]}"))
+    return found
