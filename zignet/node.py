@@ -371,13 +371,13 @@ def lower_half(network: IPv6Network) -> IPv6Network:
     return IPv6Network((network.network_address, network.prefixlen + 1))
 
 
-def plan_of(config: Config, own6: IPv6Address) -> Plan:
-    """What the system is to be told."""
+def plan_of(config: Config, own6: IPv6Address | None = None) -> Plan:
+    """What the system is to be told. `own6`: this host's IPv6 address, if it is its key's."""
     tun = config.tun
     return Plan(
         name=tun.name,
         mtu=tun.mtu,
-        addresses=(str(tun.address), str(own6)),
+        addresses=(str(tun.address), str(own6 or tun.address6)),
         aliases=(str(tun.aliases), str(tun.aliases6)),
         ranges=(("tun.range", str(tun.range)), ("tun.range6", str(tun.range6))),
         peers=(str(tun.range), str(lower_half(tun.range6))) if config.listening else (),

@@ -92,20 +92,23 @@ class Host:
         self.node = Running(self.namespace, self.directory, yaml.safe_dump(dict(config), sort_keys=False))
         return self.node
 
+    def client(self) -> Client:
+        """Asks its running node: `with host.client() as client`."""
+        assert self.node is not None
+        return Client(self.node.state_dir)
+
+    def status(self) -> Status:
+        """What its running node says of itself. Raises ControlError."""
+        with self.client() as client:
+            return client.status()
+
     def peer(self, other: Host) -> Peer:
         """What its running node says of another one. Raises LookupError, ControlError."""
-        assert self.node is not None
-        with Client(self.node.state_dir) as client:
+        with self.client() as client:
             for peer in client.peers():
                 if peer["key"] == other.key:
                     return peer
         raise LookupError(f"{self.name} does not know {other.name}")
-
-    def status(self) -> Status:
-        """What its running node says of itself. Raises ControlError."""
-        assert self.node is not None
-        with Client(self.node.state_dir) as client:
-            return client.status()
 
     def inner(self, other: Host, version: int = 4) -> str:
         """The address by which this machine reaches another one through ZigNet."""

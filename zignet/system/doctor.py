@@ -41,7 +41,7 @@ def _device(config: Config) -> Examinations:
         ("kernel", privileges.kernel),
         ("route_localnet", lambda: privileges.settings(config)),
         ("IPv6", privileges.ipv6),
-        ("surroundings", lambda: surroundings.checks(config, plan_of(config, config.tun.address6))),
+        ("surroundings", lambda: surroundings.checks(config, plan_of(config))),
         ("test interface", lambda: live.checks(config)),
     )
 

@@ -38,7 +38,7 @@ def test_a_healthy_machine_passes_and_is_left_as_it_was(host, config):
 
 def test_it_works_beside_a_running_node_and_does_not_disturb_it(host, config):
     tun = host.call(open_tun, "auto", "zig0", "auto")
-    host.call(apply, plan_of(config, config.tun.address6))
+    host.call(apply, plan_of(config))
     before = state_of(host).stdout
     checks = {check.name: check for check in host.call(run, config)}
     assert all(check.state <= State.WARN for check in checks.values()), checks
