@@ -219,7 +219,8 @@ def peers(
     if as_json:
         _print_json({"peers": found})
     else:
-        _console().print(table(found, None if every else _MOST_PEERS))
+        console = _console()
+        console.print(table(found, console.width, None if every else _MOST_PEERS))
 
 
 @app.command(
@@ -243,7 +244,10 @@ def ping(
 
     with Client(_state_dir(context)) as client:
         pings, results = view.ping(
-            lambda: client.ping(peer), count, interval, (lambda _: None) if as_json else print
+            lambda: client.ping(peer),
+            count,
+            interval,
+            (lambda _: None) if as_json else partial(print, flush=True),
         )
     if as_json:
         _print_json({"pings": results})

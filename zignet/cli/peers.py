@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from zignet.cli.text import duration, printable, size
 from zignet.control.messages import Peer, Ping
@@ -15,10 +15,14 @@ if TYPE_CHECKING:
 __all__ = ["Pings", "ping", "table"]
 
 _STATES = {"connected": "green", "connecting": "yellow", "idle": "dim"}
+_GAP = 2  # columns of the screen between two of the table
+_NAME, _PATH = 12, 21  # columns of the screen that a name, and host:port in IPv4, are left at least
+_LEFT = ("peer", "key", "address", "path")
+_DISPENSABLE = ("key", "loss", "received", "sent")  # on a narrow screen, this one first; --json has all
 
 
-def table(peers: Sequence[Peer], most: int | None = None) -> Table:
-    """At most so many of them, the connected ones first."""
+def table(peers: Sequence[Peer], width: int, most: int | None = None) -> Table:
+    """At most so many of them, the connected ones first, one line each, in so many columns of the screen."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -26,35 +30,66 @@ def table(peers: Sequence[Peer], most: int | None = None) -> Table:
     order = {"connected": 0, "connecting": 1}
     chosen = sorted(peers, key=lambda peer: (order.get(peer["state"], 2), peer["name"] or peer["key"]))
     shown = chosen[:most]
-    connected = sum(peer["state"] == "connected" for peer in peers)
-    caption = f"{len(peers)} peer{'' if len(peers) == 1 else 's'}, {connected} connected"
-    if len(shown) < len(peers):
-        caption += f"; the first {len(shown)}, --all for every one"
+    columns = {heading: [printable(cell) for cell in cells] for heading, cells in _columns(shown).items()}
+    room = _room(columns, width)
     result = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        padding=(0, 1, 0, 0),
+        padding=(0, _GAP - 1, 0, 0),
         show_edge=False,
-        caption=Text(caption),
+        caption=Text(_caption(peers, len(shown))),
         caption_justify="left",
     )
-    for heading in ("peer", "key", "address", "path"):
-        result.add_column(heading, no_wrap=True)
-    for heading in ("handshake", "received", "sent", "rtt", "loss"):
-        result.add_column(heading, no_wrap=True, justify="right")
-    for peer in shown:
-        result.add_row(
-            Text(printable(peer["name"]) or "–", style=_STATES.get(peer["state"], "")),
-            Text(f"{peer['key'][:8]}…"),
-            Text(peer["address"]),
-            Text(peer["path"] if peer["state"] != "idle" else "", style=_STATES.get(peer["state"], "")),
-            "–" if peer["handshake_age_s"] is None else f"{duration(peer['handshake_age_s'])} ago",
-            size(peer["received"]),
-            size(peer["sent"]),
-            "–" if peer["rtt_s"] is None else milliseconds(peer["rtt_s"]),
-            "–" if peer["loss"] is None else f"{peer['loss'] * 100:.1f} %",
-        )
+    for heading in columns:
+        justify: Literal["left", "right"] = "left" if heading in _LEFT else "right"
+        result.add_column(heading, no_wrap=True, justify=justify, max_width=room.get(heading))
+    for peer, cells in zip(shown, zip(*columns.values(), strict=True), strict=True):
+        style = _STATES.get(peer["state"], "")
+        styles = [style if heading in ("peer", "path") else "" for heading in columns]
+        result.add_row(*map(Text, cells, styles))
     return result
+
+
+def _columns(peers: Sequence[Peer]) -> dict[str, list[str]]:
+    """What stands under each heading."""
+    return {
+        "peer": [peer["name"] or f"{peer['key'][:8]}…" for peer in peers],
+        "key": [f"{peer['key'][:8]}…" for peer in peers],
+        "address": [peer["address"] for peer in peers],
+        "path": [peer["path"] if peer["state"] != "idle" else "" for peer in peers],
+        "handshake": [
+            _or_dash(peer["handshake_age_s"], lambda age: f"{duration(age)} ago") for peer in peers
+        ],
+        "received": [size(peer["received"]) for peer in peers],
+        "sent": [size(peer["sent"]) for peer in peers],
+        "rtt": [_or_dash(peer["rtt_s"], milliseconds) for peer in peers],
+        "loss": [_or_dash(peer["loss"], lambda loss: f"{loss * 100:.1f} %") for peer in peers],
+    }
+
+
+def _or_dash(value: float | None, text: Callable[[float], str]) -> str:
+    return "–" if value is None else text(value)
+
+
+def _room(columns: dict[str, list[str]], width: int) -> dict[str, int]:
+    """How wide names and paths may be; for their sake, columns that can be missed are taken away."""
+    widths = {heading: max(map(len, (heading, *cells))) for heading, cells in columns.items()}
+    name, path = widths.pop("peer"), widths.pop("path")
+    missed = iter(_DISPENSABLE)
+    while (left := width - sum(widths.values()) - _GAP * (len(widths) + 1)) < min(name, _NAME) + min(
+        path, _PATH
+    ):
+        if (heading := next(missed, None)) is None:
+            break
+        del widths[heading], columns[heading]
+    path = min(path, max(left - name, _PATH))
+    return {"peer": max(left - path, 1), "path": path}
+
+
+def _caption(peers: Sequence[Peer], shown: int) -> str:
+    connected = sum(peer["state"] == "connected" for peer in peers)
+    text = f"{len(peers)} peer{'' if len(peers) == 1 else 's'}, {connected} connected"
+    return text if shown == len(peers) else f"{text}; the first {shown}, --all for every one"
 
 
 class Pings:
@@ -108,7 +143,7 @@ def line(result: Ping, number: int) -> str:
     if result["rtt_s"] is None:
         return f"no answer from {who}: {printable(result['error'] or 'timed out')}"
     how = ", after a handshake" if result["handshake"] else ""
-    return f"pong from {who} via {result['path']}: seq={number} time={milliseconds(result['rtt_s'])}{how}"
+    return f"pong from {who} via {printable(result['path'])}: seq={number} time={milliseconds(result['rtt_s'])}{how}"
 
 
 def milliseconds(seconds: float) -> str:

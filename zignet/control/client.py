@@ -16,6 +16,7 @@ from zignet.control.session import LINE_LIMIT
 __all__ = ["Broken", "Client", "ControlError", "Declined", "NotPermitted", "NotRunning"]
 
 TIMEOUT_S = 10.0
+PING_TIMEOUT_S = 20.0  # a handshake comes first, and the node is patient
 
 
 class ControlError(Exception):
@@ -90,17 +91,19 @@ class Client:
 
     def ping(self, peer: str) -> Ping:
         """One sealed ping of a peer. Raises `Declined` where nobody of that name is known."""
-        return cast(Ping, self._one({"do": "ping", "peer": peer}, "ping"))
+        return cast(Ping, self._one({"do": "ping", "peer": peer}, "ping", PING_TIMEOUT_S))
 
     def reload(self) -> None:
         """Have the node read its configuration again. Raises `Declined` with the configuration's error."""
         self._one({"do": "reload"}, "reloaded")
 
-    def ask(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def ask(self, request: dict[str, Any], timeout_s: float | None = None) -> Iterator[dict[str, Any]]:
         """One request, and the lines of its answer."""
         if self._socket is None:
             raise Broken("the connection to the node is not open")
+        timeout_s = timeout_s or self._timeout_s
         try:
+            self._socket.settimeout(timeout_s)
             self._socket.sendall(json.dumps(request).encode() + b"\n")
             for line in self._lines:
                 answer = json.loads(line)
@@ -112,15 +115,15 @@ class Client:
                     return
                 yield answer
         except TimeoutError as error:
-            raise Broken(f"the node did not answer within {self._timeout_s:g} s") from error
+            raise Broken(f"the node did not answer within {timeout_s:g} s") from error
         except OSError as error:
             raise Broken(f"the connection to the node broke: {error.strerror}") from error
         except ValueError as error:
             raise Broken("the node sent something that is not an answer") from error
         raise Broken("the node closed the connection before its answer was whole")
 
-    def _one(self, request: dict[str, Any], key: str) -> object:
-        answer = {name: value for part in self.ask(request) for name, value in part.items()}
+    def _one(self, request: dict[str, Any], key: str, timeout_s: float | None = None) -> object:
+        answer = {name: value for part in self.ask(request, timeout_s) for name, value in part.items()}
         if key not in answer:
             raise Broken(f"the node's answer has no {key}: is it of the same version as this command?")
         return answer[key]

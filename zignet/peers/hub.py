@@ -202,7 +202,9 @@ class Hub:
             if peer.settings is not None and peer.key.x not in wanted:
                 self.table.remove(peer)
                 peer.settings = None
-                if peer.link is not None:
+                if (link := peer.link) is not None:
+                    link.tunnel.psk, link.tunnel.keepalive_s = NO_PSK, 0.0
+                    self._locate(link)
                     self.table.add(peer)
         self._recheck(again=False)
 
@@ -216,6 +218,7 @@ class Hub:
             six = address6(self.local.range6, config.key.x).packed
             self.table.add(Peer(config.key, config, address4, six))
             return
+        self.table.remove(peer)  # under the name that it had
         peer.settings = config
         self._readdress(peer, address4)
         if peer.link is not None:
@@ -386,7 +389,7 @@ class Hub:
         waiting = link.taken()
         for packet in waiting:
             self.gateway.feed_read(packet)
-        if not waiting and session.initiator:
+        if session.initiator and not waiting:  # a probe may be too large to arrive
             self._control(link, Keepalive().encode())
 
     def _ended(self, link: Link, reason: int) -> None:

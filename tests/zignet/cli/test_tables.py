@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from zignet.cli import flows, status
+from zignet.cli import flows, peers, status
 
 
 def render(thing: object, width: int = 100) -> str:
@@ -106,3 +106,164 @@ def test_status_shows_a_failed_reload(node: Any) -> None:
     output = io.StringIO()
     status.show(Console(file=output, width=100), answer)
     assert "line 3: [oops]" in output.getvalue()
+
+
+def show_status(answer: Any, width: int = 100) -> str:
+    output = io.StringIO()
+    status.show(Console(file=output, width=width), answer)
+    return output.getvalue()
+
+
+def row_of(text: str, label: str) -> str:
+    """The row with this label, its folded lines joined."""
+    lines = text.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith(label))
+    indent = len(lines[at]) - len(lines[at][len(label) :].lstrip())
+    parts = [lines[at][indent:]]
+    for line in lines[at + 1 :]:
+        if line[:indent].strip() or not line.strip():
+            break
+        parts.append(line[indent:])
+    return "".join(part.rstrip() for part in parts)
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_status_says_who_the_node_is_and_how_its_peers_are(node: Any, width: int) -> None:
+    answer = node.status()
+    text = show_status(answer, width)
+    assert all(len(line) <= width for line in text.splitlines())
+    identity = row_of(text, "identity").replace(" ", "")
+    assert identity == f"{answer['identity']['key']}udp://[::]:51830AES-256-GCM"
+    folded = row_of(text, "peers").replace(" ", "")
+    assert folded == "3peers,2connected,1notconfirmed,14handshakes"
+    assert row_of(text, "of peers, dropped").replace(" ", "") == "5handshake:wrongmac1,2nosuchsession"
+
+
+def test_status_says_that_the_node_is_under_load(node: Any) -> None:
+    answer = node.status()
+    answer = {**answer, "peers": {**answer["peers"], "under_load": True, "dropped": {}}}
+    text = show_status(answer)
+    assert "under load" in row_of(text, "peers")
+    assert "of peers, dropped" not in text
+
+
+def test_status_of_a_node_without_peers(node: Any) -> None:
+    text = show_status({**node.status(), "identity": None, "peers": None})
+    assert "identity" not in text
+    assert "peers" not in text
+    assert "zig0" in text
+
+
+def columns(table: Any) -> list[str]:
+    return [str(column.header) for column in table.columns]
+
+
+EVERY = ["peer", "key", "address", "path", "handshake", "received", "sent", "rtt", "loss"]
+LONG = "a-very-long-name-of-a-peer-in-some-far-office-building-eu-west"
+LONG_PATH = "[2001:db8:1234:5678:9abc:def0:1234:5678]:51830"
+
+
+@pytest.mark.parametrize("width", [80, 90, 100, 120, 160, 200])
+def test_peers_fit(make_peer: Any, width: int) -> None:
+    """One line each, and whatever is shown but names and paths is shown whole."""
+    listed = [
+        make_peer(2),
+        make_peer(3, name=LONG, path=LONG_PATH, rtt_s=12.345, loss=1.0, handshake_age_s=7380.0),
+        make_peer(1, state="connecting", received=999_999, address="100.127.255.254"),
+    ]
+    table = peers.table(listed, width)
+    lines = render(table, width).splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert len(lines) == 2 + len(listed) + 1
+    assert "203.0.113.9:51830" in lines[3]
+    assert "peer2" in lines[3]
+    for part in ("100.127.255.254", "100.64.0.3", "2h03m ago", "12345 ms"):
+        assert any(part in line for line in lines), part
+    assert columns(table) == [one for one in EVERY if one in columns(table)]
+
+
+def test_columns_that_a_narrow_screen_has_no_room_for(make_peer: Any) -> None:
+    usual = [make_peer(number) for number in range(3)]
+    assert columns(peers.table(usual, 100)) == EVERY
+    assert columns(peers.table(usual, 80)) == [
+        "peer",
+        "address",
+        "path",
+        "handshake",
+        "received",
+        "sent",
+        "rtt",
+    ]
+    long = [make_peer(1, name=LONG, path=LONG_PATH)]
+    assert columns(peers.table(long, 120)) == EVERY
+    text = render(peers.table(long, 200), 200)
+    assert LONG in text
+    assert LONG_PATH in text
+
+
+def test_what_a_peer_says(make_peer: Any) -> None:
+    text = render(peers.table([make_peer(2)], 120), 120)
+    row = next(line for line in text.splitlines() if "peer2" in line)
+    key = make_peer(2)["key"]
+    for part in (
+        f"{key[:8]}…",
+        "100.64.0.2",
+        "203.0.113.9:51830",
+        "1m05s ago",
+        "56.8M",
+        "1.2K",
+        "12.3 ms",
+        "1.5 %",
+    ):
+        assert part in row
+    assert "1 peer, 1 connected" in text
+
+
+def test_a_peer_that_is_not_there(make_peer: Any) -> None:
+    """Its last path is not the path in use."""
+    there_not = make_peer(2, state="idle", handshake_age_s=None, rtt_s=None, loss=None, received=0, sent=0)
+    text = render(peers.table([there_not], 100))
+    assert "203.0.113.9" not in text
+    row = next(line for line in text.splitlines() if "peer2" in line)
+    assert row.count("–") == 3
+    assert "1 peer, 0 connected" in text
+
+
+def test_peers_that_came_by_themselves_are_known_by_their_key(make_peer: Any) -> None:
+    stranger = make_peer(5, name="", configured=False)
+    for width in (80, 120):
+        assert f"{stranger['key'][:8]}…" in render(peers.table([stranger], width), width)
+
+
+def test_the_connected_ones_come_first(make_peer: Any) -> None:
+    order = [
+        make_peer(1, name="a", state="idle"),
+        make_peer(2, name="z", state="connected"),
+        make_peer(3, name="b", state="connecting"),
+        make_peer(4, name="y", state="connected"),
+    ]
+    lines = render(peers.table(order, 100)).splitlines()[2:-1]
+    assert [line.split()[0] for line in lines] == ["y", "z", "b", "a"]
+
+
+def test_many_peers(make_peer: Any) -> None:
+    many = [make_peer(number, state="idle" if number % 2 else "connected") for number in range(1000)]
+    lines = render(peers.table(many, 100, 100)).splitlines()
+    assert len(lines) == 2 + 100 + 1
+    assert lines[-1].strip() == "1000 peers, 500 connected; the first 100, --all for every one"
+    assert len(render(peers.table(many, 100)).splitlines()) == 2 + 1000 + 1
+
+
+def test_no_peers() -> None:
+    assert "0 peers, 0 connected" in render(peers.table([], 80), 80)
+
+
+def test_peers_are_strangers(make_peer: Any) -> None:
+    """What comes from elsewhere steers no terminal: neither by control characters nor by markup."""
+    nasty = "\x1b]0;x\x07[red]x[/]\r\n\x9b31m\u202e"
+    one = make_peer(1, name=nasty, path=nasty, key=nasty, address=nasty)
+    text = render(peers.table([one], 200), 200)
+    for letter in "\x1b\x07\r\x9b\u202e":
+        assert letter not in text
+    assert "[red]x" in text
+    assert len(text.splitlines()) == 4

@@ -6,6 +6,7 @@ What a super-packet must become is said by `pair.cut`, which stands for the kern
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import pairwise
 
 import pytest
@@ -38,7 +39,7 @@ from tests.zignet.peers.pair import (
     way,
 )
 from tests.zignet.wire.packets import cases, text
-from zignet.noise import Suite
+from zignet.noise import Suite, aead
 from zignet.wire import BadFrame, rebuild, strip
 
 pytestmark = pytest.mark.packet_path
@@ -293,6 +294,18 @@ def test_a_plain_segment_larger_than_the_path_is_cut(v6, header):
         assert keys.open(datagrams(lab.give(packet))) == frames_of(packet, 700 - 4 - 32)
 
 
+@pytest.mark.xfail(strict=True, reason="`tcp` cuts it: every piece is a SYN, or says where urgent data ends")
+@families
+@pytest.mark.parametrize("flags", [SYN, URG | ACK])
+def test_what_no_kernel_segments_is_not_cut(v6, flags):
+    """Data in a SYN (RFC 7413), whose second piece would begin one later; urgent data (RFC 9293 §3.8.5)."""
+    with host() as lab:
+        link, _ = met(lab, room=700)
+        packet = tcp(way(lab, v6), bytes(1300), flags=flags, urgent=5 if flags & URG else 0)
+        assert lab.give(packet) == []
+        assert lab.hub.notes == [("slow", link, packet)]
+
+
 @families
 def test_the_path_shrinks_and_grows_between_packets(v6):
     with host() as lab:
@@ -343,6 +356,21 @@ def test_hundreds_of_sizes_in_turn():
             frames = keys.open(datagrams(lab.give(*unfinished(packet, size)[::-1])), count)
             assert frames == frames_of(packet, size)
             count += len(frames)
+
+
+@pytest.mark.xfail(strict=True, reason="`frame_slices` makes 65,535 views where datagrams have one byte")
+def test_tiny_datagrams_do_not_cost_megabytes():
+    """A program chooses the sizes of its datagrams (UDP_SEGMENT), and so how many views of the buffer there are."""
+    with host() as lab:
+        _, keys = met(lab)
+        packet = udp(OUT[False], b"abc")
+        virtio, read = unfinished(packet, 1)
+        tracemalloc.start()
+        try:
+            assert keys.open(datagrams(lab.give(read, virtio))) == frames_of(packet, 1)
+            assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        finally:
+            tracemalloc.stop()
 
 
 def test_nothing_is_written_outside_of_the_packet():
@@ -547,6 +575,35 @@ def test_garbage_from_the_tun(packet, virtio, plain, data):
             except BadFrame:
                 with pytest.raises(BadFrame):
                     rebuild(frames[0], *way(lab, v6))
+
+
+class Failing:
+    """An AEAD that fails at its third call."""
+
+    def __init__(self, cipher):
+        self.cipher = cipher
+        self.calls = 0
+
+    def encrypt_into(self, *arguments):
+        self.calls += 1
+        if self.calls == 3:
+            raise ZeroDivisionError
+        return self.cipher.encrypt_into(*arguments)
+
+
+@pytest.mark.xfail(strict=True, reason="`end`, `count` and `sent` stay as the fault found them")
+def test_a_fault_of_ours_costs_one_packet():
+    """Nothing of it goes out with the next one, which may be for somebody else."""
+    with host() as lab:
+        link, keys = met(lab)
+        link.tunnel.sending.sealing.__init__(Failing(aead(keys.suite, keys.key)), False, 7)
+        with pytest.raises(ZeroDivisionError):
+            lab.give(*unfinished(tcp(OUT[False], bytes(5000)), 1000)[::-1])
+        other = lab.knows(bytes((100, 64, 0, 10)), bytes(15) + b"\x0a", ("elsewhere", 1), 1400)
+        _, others = session(other, Suite.AES, 9)
+        packet = udp((ONE4, other.peer.address4), b"x")
+        assert others.open(datagrams(lab.give(packet))) == [strip(packet)]
+        assert other.tx_bytes == len(strip(packet)) + SEALED
 
 
 # --- frames that were made elsewhere

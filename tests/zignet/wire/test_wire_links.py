@@ -41,7 +41,7 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("link", LAYERS)
 @pytest.mark.parametrize("v6", [False, True])
 def test_every_link_type(link, v6):
     made = LAYERS[link]
@@ -50,6 +50,10 @@ def test_every_link_type(link, v6):
         packet = bytes(made(v6) / Raw(packet)) if link != 1 else bytes(Ether() / (V6 if v6 else V4))
     check(Finder().find(link, packet), v6)
     check(Finder().find(link, packet + bytes(18)), v6)  # an Ethernet trailer
+
+
+def test_no_other():
+    assert set(LINKS) == set(LAYERS)
 
 
 @pytest.mark.parametrize("tags", [Dot1Q(vlan=5), Dot1AD(vlan=1) / Dot1Q(vlan=5)])
