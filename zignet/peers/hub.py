@@ -81,6 +81,7 @@ MOST_PENDING = 4_096  # sessions of strangers that are not valid yet (protocol Â
 FREE_HANDSHAKES = 100  # in one slot of time; who wants more is under load, and cookies are asked for
 SLOT_S = 0.25
 SEEN_S = 60.0  # how often the store is told who was there
+SWEEP_S = 5.0  # how late an unfinished frame may be given up
 RECHECK_S = 30.0  # how often the policy is asked again
 MOST_PINGS = 64  # of one peer, unanswered
 
@@ -168,6 +169,11 @@ class Hub:
                 self._tunnel(link, link.tunnel.start(self.loop.now))
         self.loop.call_later(SEEN_S, self._remember)
         self.loop.call_later(RECHECK_S, self._recheck)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        self.rare.expire()
+        self.loop.call_later(SWEEP_S, self._sweep)
 
     def close(self) -> None:
         """Say farewell to everyone, and erase all keys."""
@@ -316,8 +322,6 @@ class Hub:
                 self._paths(link, link.paths.handle_timer(now, tunnel.sent_at, tunnel.received_at))
             else:
                 self._silent(link)
-        if link.fragments is not None:
-            link.fragments.expire(now)
         if tunnel.is_idle and link.waiting is None:
             self._forget(link)
         else:
@@ -454,6 +458,8 @@ class Hub:
         self._saw([link])
         if link.peer.link is not link:  # a stranger's, that never became valid
             return
+        if link.fragments is not None:
+            link.fragments.clear()
         link.peer.link = None
         del self._live[link]
         if link.peer.settings is None:

@@ -87,7 +87,7 @@ class Rare:
         try:
             for piece in self._cut(packet, super_packet):
                 self.send(link, strip(piece, partial=partial), partial=partial)
-        except BadFrame as error:
+        except ValueError as error:  # BadFrame, or too large even for fragments
             self._dropped[f"to peers: {error}"] += 1
             if packet.protocol not in (Ip.TCP, Ip.UDP, Ip.ICMP, Ip.ICMPV6):
                 gateway.send(craft.unreachable(packet, craft.Unreachable.PROHIBITED))
@@ -123,6 +123,10 @@ class Rare:
         link.number = (link.number + 1) & 0xFFFFFFFF
         self._sender.frames(link, session, split(frame, link.number, link.room), link.address, is_data)
 
+    def expire(self) -> None:
+        """Give up unfinished frames that are too old; to be called now and then."""
+        self._budget.expire(self._loop.now)
+
     def clamp(self, link: Link, at: int, end: int, partial: bool) -> None:
         """The MSS of a SYN in the gateway's buffer, lowered to what the path carries (protocol §6)."""
         clamp_mss(self._gateway.raw, at, end, link.room - FRAME_HEADER - 20, partial=partial)
@@ -143,11 +147,7 @@ class Rare:
     def _piece(self, link: Link, session: Any, frame: bytes) -> None:
         if link.fragments is None:
             link.fragments = Fragments(self._budget)
-        try:
-            whole = link.fragments.add(frame, self._loop.now)
-        except BadFrame as error:
-            self._dropped[f"from peers: {error}"] += 1
-            return
+        whole = link.fragments.add(frame, self._loop.now)
         if whole is None:
             return
         if whole[0] in (Protocol.FRAGMENT, Protocol.CONTROL):

@@ -266,6 +266,9 @@ class Sender:
             self.checksum(link, l4 + 6, flags, False)
             if not view[l4 + 6] | view[l4 + 7]:
                 view[l4 + 6] = view[l4 + 7] = 0xFF  # RFC 768: a computed zero
+        elif flags & V6:
+            self.dropped["to peers: UDP over IPv6 without a checksum"] += 1
+            return True
         self.cut(sealing, l4, 8, payload, size, UDP, flags, traffic, hops)
         return True
 
