@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 
-ECHO, HTTP, SINK, CLOSED = 7007, 8080, 9000, 4444  # ports
+ECHO, HTTP, SINK, SSH, CLOSED = 7007, 8080, 9000, 2222, 4444  # ports
 
 
 def eventually(condition, seconds=10.0):

@@ -180,8 +180,12 @@ class Hub:
         self.loop.forget(self.transport.fileno())
         for link in self.links():
             self._part(link, FarewellReason.STOPPED)
+        for link in self._pending.values():
+            link.tunnel.forget()
         self._remember(again=False)
         self.store.close()
+        if self._key_log is not None:
+            self._key_log.close()
 
     def configure(self, peers: Iterable[PeerConfig], inbound: InboundConfig) -> None:
         """Know these peers, and admit by these rules; at a reload, whoever is no longer admitted is told.
@@ -202,8 +206,14 @@ class Hub:
                 continue
             self._configure(config, addresses[x].to_bytes(4, "big"))
         for x, address in moved.items():
-            if x not in wanted and address is not None and (peer := self.table.by_key.get(x)) is not None:
+            if x in wanted or (peer := self.table.by_key.get(x)) is None:
+                continue
+            if address is not None:
                 self._readdress(peer, address.to_bytes(4, "big"))
+            else:  # all are taken: for such a one it is as if it had never come
+                if peer.link is not None:
+                    self._part(peer.link, FarewellReason.STOPPED)
+                self.table.remove(peer)
         for peer in self.table:
             if peer.settings is not None and peer.key.x not in wanted:
                 self.table.remove(peer)
@@ -277,27 +287,31 @@ class Hub:
             log.error("%s: %s", settings.name, error)
             return os.urandom(32)  # no handshake succeeds, rather than one without it
 
-    def _locate(self, link: Link) -> None:
-        """Find out where the configuration says that a peer is."""
+    def _locate(self, link: Link) -> bool:
+        """Find out where the configuration says that a peer is. True: its name is being looked up."""
         endpoint = link.peer.settings.endpoint if link.peer.settings is not None else None
         if endpoint is None:
             link.paths.endpoints = ()
-            return
+            return False
         try:
             address = self.endpoints.numeric(endpoint)
         except ValueError as error:
-            log.warning("%s: %s", link.peer.name, error)
-            return
-        if address is not None:
-            link.paths.endpoints = (address,)
-        else:
-            self.endpoints.ask(endpoint, lambda found: self._located(link, found))
+            self.endpoints.complain(endpoint, error)
+            link.paths.endpoints = ()
+            return False
+        if address is None:
+            self.endpoints.ask(endpoint, partial(self._located, link))
+            return True
+        link.paths.endpoints = (address,)
+        return False
 
     def _located(self, link: Link, address: Any) -> None:
-        link.paths.endpoints = (address,)
-        if link.unsent is not None:
-            (message, attempt), link.unsent = link.unsent, None
-            self._initiate(link, message, attempt)
+        """The resolver has answered; with None where it could not, and what was known before stays."""
+        if address is not None:
+            link.paths.endpoints = (address,)
+        unsent, link.unsent = link.unsent, None
+        if unsent is not None and link.tunnel.is_trying and not self._call(link, *unsent):
+            self._unreachable(link)
 
     def arm(self, link: Link) -> None:
         """Have `_due` called when the link's next deadline comes."""
@@ -319,7 +333,7 @@ class Hub:
             self._tunnel(link, tunnel.handle_timer(now))
         if link.paths.deadline <= now:
             if tunnel.before_send(now):
-                self._paths(link, link.paths.handle_timer(now, tunnel.sent_at, tunnel.received_at))
+                self._paths(link, link.paths.handle_timer(now, tunnel.used_at, tunnel.received_at))
             else:
                 self._silent(link)
         if tunnel.is_idle and link.waiting is None:
@@ -369,14 +383,25 @@ class Hub:
         self.arm(link)
 
     def _initiate(self, link: Link, message: bytes, attempt: int) -> None:
-        address = link.paths.for_handshake(attempt)
-        link.asked_at = time.monotonic()
-        if address is not None:
-            self.transport.send(memoryview(message), 0, address)
-        elif link.peer.settings is None or link.peer.settings.endpoint is None:
+        if not self.admission.admit(link.peer.key, self.loop.now).allowed:
+            self._unreachable(link)  # a session would let it in
+            return
+        asked = attempt > 0 and self._locate(link)  # nobody has answered: a name may have another address now
+        if self._call(link, message, attempt):
+            return
+        if asked or self._locate(link):
+            link.unsent = (message, attempt)
+        elif link.is_lost:
             self._unreachable(link)  # nobody knows where it is: it must come to us
-        else:
-            link.unsent = (message, attempt)  # its name is being looked up
+
+    def _call(self, link: Link, message: bytes, attempt: int) -> bool:
+        """Send an initiation. False: nobody knows where to."""
+        address = link.paths.for_handshake(attempt)
+        if address is None:
+            return False
+        link.asked_at = time.monotonic()
+        self.transport.send(memoryview(message), 0, address)
+        return True
 
     def _enrol(self, session: Session, link: Link | None) -> None:
         """The packet path opens messages of this session from now on, for `link` once that is valid."""
@@ -455,9 +480,12 @@ class Hub:
         if link.timer is not None:
             link.timer.cancel()
             link.timer = None
-        self._saw([link])
+        link.unsent = None
+        link.paths.silent()  # or its deadline would have a timer made for the dead
         if link.peer.link is not link:  # a stranger's, that never became valid
+            self._sweep_pending()
             return
+        self._saw([link])
         if link.fragments is not None:
             link.fragments.clear()
         link.peer.link = None
@@ -484,6 +512,8 @@ class Hub:
         if not link.wait(packet):
             self.dropped["to peers: too much waits for a handshake"] += 1
         self._tunnel(link, link.tunnel.wanted(self.loop.now))
+        if link.is_lost:
+            self._unreachable(link)
 
     def _unreachable(self, link: Link) -> None:
         """Tell the senders of what waits."""
@@ -511,8 +541,9 @@ class Hub:
         link: Link = session.tunnel.owner
         now = self.loop.now
         self._pending.pop(session.local_index, None)
-        if not link.peer.address4 and not self._welcome(link):
-            session.tunnel.forget()
+        admitted = self.admission.admit(link.peer.key, now).allowed  # still? It was when the initiation came
+        if not admitted or not (link.peer.address4 or self._welcome(link)):
+            link.tunnel.drop_next()
             return
         todo = link.tunnel.opened(session, now, False)
         ended: list[actions.Action] = [action for action in todo if isinstance(action, actions.Superseded)]
@@ -524,6 +555,8 @@ class Hub:
         """A stranger has become a peer: it gets an address."""
         key = link.peer.key
         known = self.table.by_key.get(key.x)
+        if known is not None and known.settings is not None:
+            return False  # configured since its initiation came, perhaps with a key of its own: it shall try again
         if known is not None and known.link is not None:  # two handshakes of one stranger: the newest wins
             known.link.tunnel.forget()
             self._forget(known.link)
@@ -626,6 +659,7 @@ class Hub:
         if not self._passes(message, address):
             return
         now = self.loop.now
+        link = None
         try:
             responder = Responder.open(self._static, message)
             link = self._caller(responder, now)
@@ -634,6 +668,8 @@ class Hub:
             self._tunnel(link, link.tunnel.receive_initiation(responder, address, now))
         except HandshakeError as error:
             self.dropped[f"handshake: {error}"] += 1
+            if link is not None and link.tunnel.is_idle:
+                self._forget(link)
             return
         if not link.peer.address4:
             self._pend(link)
@@ -669,10 +705,15 @@ class Hub:
         session = link.tunnel.next
         assert session is not None
         self._pending[session.local_index] = link
-        while len(self._pending) > MOST_PENDING or (
-            self._pending and next(iter(self._pending.values())).tunnel.next is None
-        ):
-            _, oldest = self._pending.popitem(last=False)
+        self._sweep_pending()
+
+    def _sweep_pending(self) -> None:
+        """Forget the oldest of them where there are too many, and whatever was given up."""
+        while self._pending:
+            oldest = next(iter(self._pending.values()))
+            if len(self._pending) <= MOST_PENDING and oldest.tunnel.next is not None:
+                return
+            self._pending.popitem(last=False)
             oldest.tunnel.forget()
             if oldest.timer is not None:
                 oldest.timer.cancel()
@@ -728,8 +769,9 @@ class Hub:
         """Ask the policy about whoever is here (mission G4)."""
         for link in self.links():
             decision = self.admission.admit(link.peer.key, self.loop.now)
-            if not decision.allowed and link.tunnel.renewed_at:
-                log.info("%s is not admitted any more: %s", link.peer.name, decision.reason)
+            if not decision.allowed:
+                if link.tunnel.renewed_at:
+                    log.info("%s is not admitted any more: %s", link.peer.name, decision.reason)
                 self._part(link, FarewellReason.NOT_ADMITTED)
         if again:
             self.loop.call_later(RECHECK_S, self._recheck)
@@ -756,13 +798,38 @@ class Hub:
 
 
 class KeyLog:
-    """Session keys for `zignet wire-dump`: a file of mode 0600, because the configuration asks for it."""
+    """Session keys for `zignet wire-dump`: a file of mode 0600, because the configuration asks for it.
+
+    A file that can't be written is told once, and is no reason to talk to nobody.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        os.fchmod(self._fd, 0o600)
+        self._path = path
+        self._fd = -1
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            os.fchmod(self._fd, 0o600)
+        except OSError as error:
+            self._give_up(error)
+            return
         log.warning("session keys are written to %s: who reads it can read this node's traffic", path)
 
     def write(self, line: str) -> None:
         """Add a session."""
-        os.write(self._fd, line.encode())
+        if self._fd >= 0:
+            try:
+                os.write(self._fd, line.encode())
+            except OSError as error:
+                self._give_up(error)
+
+    def close(self) -> None:
+        """No more sessions. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _give_up(self, error: OSError) -> None:
+        log.error(
+            "key_log: %s can't be written (%s): no more session keys are kept", self._path, error.strerror
+        )
+        self.close()

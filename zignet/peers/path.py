@@ -259,15 +259,18 @@ class Paths:
             return self._try_below(self._most, now)
         return self._try_below(self._most, now) if size <= self._trying else []
 
-    def handle_timer(self, now: float, sent_at: float, heard_at: float) -> list[Action]:
-        """`deadline` has come. With when something was last sent to the peer, and heard of it."""
+    def handle_timer(self, now: float, used_at: float, heard_at: float) -> list[Action]:
+        """`deadline` has come. With when data was last sent to the peer, and anything heard of it.
+
+        Challenges and their answers are no use: two ends would keep each other awake.
+        """
         if now < self.deadline or self.address is None:
             return []
         if self._trying:
             return self._next_try(now, heard_at)
         if now >= self._search_at:
             return self._search(now)
-        if self.mtu > FIRST_MTU and sent_at > self._confirmed:
+        if self.mtu > FIRST_MTU and used_at > self._confirmed:
             return self._try(self.mtu, now)
         self._rest(now)
         return []

@@ -108,6 +108,12 @@ class Link:
         self.out4 = 0xFFFF - self.in4  # RFC 1624: what to add to have the addresses out
         self.out6 = 0xFFFF - self.in6
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether nobody knows where to send even an initiation, nor is about to find out."""
+        paths = self.paths
+        return not (paths.address or paths.endpoints or self.unsent or self.tunnel.next)
+
     # --- for the packet path
 
     def ready(self, now: float) -> Session | None:

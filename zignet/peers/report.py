@@ -145,8 +145,10 @@ def ping(hub: Hub, peer: Peer) -> Iterable[Ping | None]:
     while link.ready(hub.loop.now) is None:
         if peer.link is not link:
             link = hub.wake(peer)
-        if not link.paths.endpoints and link.address is None and not link.unsent:
-            yield result(None, "no endpoint is configured, and it has not come by itself")
+        if link.is_lost:
+            endpoint = peer.settings.endpoint if peer.settings is not None else None
+            known = f"its endpoint {endpoint} can't be found" if endpoint else "no endpoint is configured"
+            yield result(None, f"{known}, and it has not come by itself")
             return
         if hub.loop.now > begun + CONNECT_S:
             yield result(None, "no answer to the handshake")

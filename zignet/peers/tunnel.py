@@ -147,6 +147,7 @@ class Tunnel:
         "sent_at",
         "unanswered_since",
         "unheard_since",
+        "used_at",
     )
 
     def __init__(self, kit: Kit, remote: bytes, psk: bytes = NO_PSK, keepalive_s: float = 0.0) -> None:
@@ -162,6 +163,7 @@ class Tunnel:
         self.quiet = False  # another device has taken over, or we are not wanted: only our user begins again
         self.deadline = _NEVER
         self.sent_at = self.received_at = 0.0  # messages of a session
+        self.used_at = 0.0  # data was sent
         self.unheard_since = 0.0  # the first data that was sent since anything was heard
         self.unanswered_since = 0.0  # the first data that was heard since anything was sent
         self._handshake: Initiator | None = None
@@ -195,9 +197,11 @@ class Tunnel:
         before = self.deadline
         self.sent_at = now
         self.unanswered_since = 0.0
-        if is_data and not self.unheard_since:
-            self.unheard_since = now
-            self.deadline = min(self.deadline, now + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT)
+        if is_data:
+            self.used_at = now
+            if not self.unheard_since:
+                self.unheard_since = now
+                self.deadline = min(self.deadline, now + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT)
         sending = self.sending
         if sending is not None and (
             now >= sending.fresh_until or sending.sealing.counter >= REKEY_AFTER_MESSAGES

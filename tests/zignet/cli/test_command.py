@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import json
 import os
 import pty
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from zignet.identity import SecretKey
 
 ROOT = Path(__file__).parents[3]
 
@@ -29,6 +32,11 @@ routes:
   - DOMAIN-SUFFIX,news.example,office
   - MATCH,direct
 """
+
+
+def key_of(number: int) -> str:
+    """A good key, by name."""
+    return SecretKey(bytes((number,)) * 32).public.name
 
 
 @pytest.fixture
@@ -77,12 +85,17 @@ class TestCodesAndMessages:
     def test_help(self, home: Path) -> None:
         result = command(home, "--help")
         assert result.returncode == 0
-        for name in ("up", "status", "flows", "route", "doctor", "check", "version", "bench", "reload"):
+        for name in (
+            *("up", "status", "flows", "route", "doctor", "check", "version", "bench", "reload"),
+            *("peers", "ping", "wire-dump", "init", "whoami", "key"),
+        ):
             assert f" {name} " in result.stdout
             assert command(home, name, "--help").returncode == 0
         assert "Exit codes" in result.stdout
 
-    @pytest.mark.parametrize("args", [["status"], ["flows"], ["flows", "--watch"], ["reload"]])
+    @pytest.mark.parametrize(
+        "args", [["status"], ["flows"], ["flows", "--watch"], ["reload"], ["peers"], ["ping", "peer_us"]]
+    )
     def test_not_running(self, home: Path, config: Path, args: list[str]) -> None:
         result = command(home, "-c", config, *args)
         assert (result.returncode, result.stdout) == (4, "")
@@ -245,6 +258,101 @@ class TestWithANode:
         assert process.wait(20) == 0
         os.close(ours)
 
+    def test_peers(self) -> None:
+        result = self.zignet("peers")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert "peer2" in result.stdout
+        assert "2 peers, 1 connected" in result.stdout
+        assert all(len(line) <= 100 for line in result.stdout.splitlines())
+        assert "3 peers" in self.zignet("peers", "--all").stdout
+        narrow = self.zignet("peers", env={"COLUMNS": "80"}).stdout
+        assert max(map(len, narrow.splitlines())) <= 80
+
+    def test_peers_json(self) -> None:
+        listed = json.loads(self.zignet("peers", "--json").stdout)["peers"]
+        assert listed == self.node.open_peers
+        assert json.loads(self.zignet("peers", "--all", "--json").stdout)["peers"] == [
+            *self.node.open_peers,
+            *self.node.earlier_peers,
+        ]
+
+    def test_more_peers_than_a_screen_takes(self, make_peer: Any) -> None:
+        self.node.open_peers = [make_peer(number) for number in range(150)]
+        shown = self.zignet("peers").stdout
+        assert "150 peers, 150 connected; the first 100, --all for every one" in shown
+        assert len(shown.splitlines()) == 103
+        assert len(self.zignet("peers", "--all").stdout.splitlines()) == 154
+
+    def test_ping(self) -> None:
+        result = self.zignet("ping", "peer2", "-n", "2", "-i", "0.01")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout.splitlines() == [
+            "pong from peer2 via 203.0.113.9:51830: seq=1 time=12.3 ms",
+            "pong from peer2 via 203.0.113.9:51830: seq=2 time=12.3 ms",
+            "2 sent, 2 answered, 0 % lost; min / avg / max 12.3 ms / 12.3 ms / 12.3 ms",
+        ]
+        assert self.node.pinged == ["peer2", "peer2"]
+
+    def test_a_ping_that_takes_a_while(self, make_ping: Any) -> None:
+        self.node.pings = [None, None, None, make_ping(handshake=True)]
+        assert "after a handshake" in self.zignet("ping", "peer2", "-n1").stdout
+
+    def test_ping_without_an_answer(self, make_ping: Any) -> None:
+        self.node.pings = [make_ping(rtt_s=None, error="timed out")]
+        result = self.zignet("ping", "peer2", "-n", "1")
+        assert (result.returncode, result.stderr) == (1, "")
+        assert "1 sent, 0 answered, 100 % lost" in result.stdout
+
+    def test_ping_of_nobody(self) -> None:
+        result = self.zignet("ping", "nobody")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr == "zignet: nobody here is called nobody\n"
+
+    def test_ping_json(self, make_ping: Any) -> None:
+        result = self.zignet("ping", "peer2", "-n", "2", "-i", "0.01", "--json")
+        assert json.loads(result.stdout) == {"pings": [make_ping(), make_ping()]}
+        self.node.pings = [make_ping(rtt_s=None, error="timed out")]
+        result = self.zignet("ping", "peer2", "-n", "1", "--json")
+        assert result.returncode == 1
+        assert json.loads(result.stdout)["pings"][0]["error"] == "timed out"
+
+    @pytest.mark.parametrize("wrong", [["-n", "-1"], ["-i", "0"], []])
+    def test_ping_usage(self, wrong: list[str]) -> None:
+        assert self.zignet("ping", *(["peer2", *wrong] if wrong else [])).returncode == 2
+        assert self.node.pinged == []
+
+    @pytest.mark.parametrize("options", [[], ["--json"]])
+    def test_ping_until_ctrl_c(self, options: list[str]) -> None:
+        """Each line is written as it is known, also into a pipe; then the summary, and what came of it counts."""
+        process = self.start("ping", "peer2", "-n", "0", "-i", "0.05", *options)
+        assert process.stdout is not None
+        if not options:
+            first = process.stdout.readline()
+            assert first.startswith(b"pong from peer2")
+        deadline = time.monotonic() + 30
+        while len(self.node.pinged) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, err) == (0, b"")
+        if options:
+            assert len(json.loads(out)["pings"]) >= 2
+        else:
+            assert b"0 % lost; min / avg / max" in out.splitlines()[-1]
+
+    def test_ctrl_c_while_a_ping_is_under_way(self) -> None:
+        """Nobody has answered: that is a failure, and no traceback."""
+        self.node.pings = itertools.repeat(None)
+        process = self.start("ping", "peer2")
+        deadline = time.monotonic() + 30
+        while not self.node.pinged:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out, err) == (1, b"0 sent, 0 answered, 0 % lost\n", b"")
+
     def test_reload(self) -> None:
         assert self.zignet("reload").returncode == 0
         self.node.reload_error = "my.yaml:3: no such exit"
@@ -365,3 +473,23 @@ class TestCompletion:
             "office",
         ]
         assert self.complete(home, "zignet -c /nowhere flows --exit ") == []
+
+    def test_peers_of_the_configuration(self, home: Path, tmp_path: Path) -> None:
+        path = tmp_path / "peers.yaml"
+        (tmp_path / "roll").write_text(f"far_one {key_of(3)}\nnear {key_of(4)}\n")
+        path.write_text(
+            "peers:\n"
+            f"  - {{name: peer_us, key: {key_of(1)}}}\n"
+            f"  - {{name: peer_eu, key: {key_of(2)}}}\n"
+            "  - file: ./roll\n"
+        )
+        assert self.complete(home, f"zignet -c {path} ping pe") == ["peer_us", "peer_eu"]
+        assert self.complete(home, f"zignet -c {path} ping far") == ["far_one"]
+        assert self.complete(home, f"zignet -c {path} ping ") == ["peer_us", "peer_eu", "far_one", "near"]
+        path.write_text("peers: [nonsense\n")
+        assert self.complete(home, f"zignet -c {path} ping ") == []
+
+    def test_new_commands(self, home: Path) -> None:
+        assert self.complete(home, "zignet pe") == ["peers"]
+        assert self.complete(home, "zignet pi") == ["ping"]
+        assert "--all" in self.complete(home, "zignet peers --a")

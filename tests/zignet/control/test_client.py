@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -15,6 +16,8 @@ from typing import Any
 import pytest
 
 from zignet.control import Broken, Client, Declined, NotPermitted, NotRunning, Place
+from zignet.control.client import PING_TIMEOUT_S
+from zignet.peers import report
 
 
 def test_questions(running: Path, node: Any) -> None:
@@ -25,6 +28,43 @@ def test_questions(running: Path, node: Any) -> None:
         explanation = client.explain({"name": "a.example", "address": None, "port": 443, "protocol": "tcp"})
         assert explanation["where"] == "zignet.yaml:9"
         client.reload()
+
+
+def test_peers(running: Path, node: Any, make_peer: Any) -> None:
+    with Client(running) as client:
+        assert list(client.peers()) == node.open_peers
+        assert list(client.peers(every=True)) == [*node.open_peers, *node.earlier_peers]
+        node.open_peers = [make_peer(number) for number in range(5_000)]
+        assert list(client.peers()) == node.open_peers
+        node.open_peers = []
+        assert list(client.peers()) == []
+
+
+def test_ping(running: Path, node: Any, make_ping: Any) -> None:
+    with Client(running) as client:
+        assert client.ping("peer2") == make_ping()
+        node.pings = [None, None, make_ping(handshake=True)]
+        assert client.ping("100.64.0.2") == make_ping(handshake=True)
+        with pytest.raises(Declined, match="nobody here is called nobody"):
+            client.ping("nobody")
+        assert client.status()["pid"] == 4321  # the connection lives on
+    assert node.pinged == ["peer2", "100.64.0.2", "nobody"]
+
+
+def test_a_ping_has_more_patience_than_the_node(running: Path, node: Any, make_ping: Any) -> None:
+    """A handshake, then the ping itself: the node says how it went, and the client waits for that."""
+    assert report.CONNECT_S + report.PING_S < PING_TIMEOUT_S
+    node.pings = [*[None] * 30, make_ping()]
+    with Client(running, timeout_s=0.2) as client:
+        assert client.ping("peer2") == make_ping()
+
+
+def test_the_patience_for_a_ping_is_for_pings(running: Path, node: Any, make_ping: Any) -> None:
+    with Client(running, timeout_s=0.2) as client:
+        client.ping("peer2")
+        node.reload = lambda: itertools.repeat(None)
+        with pytest.raises(Broken, match=r"within 0\.2 s"):
+            client.reload()
 
 
 def test_twenty_thousand_flows(running: Path, node: Any, make_flow: Any) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from zignet.control.handler import FLOWS_PER_LINE, RequestError, handler_for
+from zignet.control.handler import FLOWS_PER_LINE, PEERS_PER_LINE, RequestError, handler_for
 
 
 def ask(node: Any, request: dict[str, Any]) -> list[Any]:
@@ -39,6 +40,53 @@ def test_explain(node: Any) -> None:
     assert node.questions == [{"name": "a.example", "address": "2001:db8::1", "port": 443, "protocol": "udp"}]
 
 
+def test_peers(node: Any) -> None:
+    (answer,) = ask(node, {"do": "peers"})
+    assert answer["peers"] == node.open_peers
+    (answer,) = ask(node, {"do": "peers", "all": True})
+    assert answer["peers"] == [*node.open_peers, *node.earlier_peers]
+    (answer,) = ask(node, {"do": "peers", "all": "yes"})  # only what is true is true
+    assert answer["peers"] == node.open_peers
+
+
+def test_many_peers_come_in_many_lines(node: Any, make_peer: Any) -> None:
+    assert PEERS_PER_LINE == 25
+    node.open_peers = [make_peer(number) for number in range(PEERS_PER_LINE * 2 + 1)]
+    parts = [part["peers"] for part in ask(node, {"do": "peers"})]
+    assert [len(part) for part in parts] == [25, 25, 1]
+    assert [peer for part in parts for peer in part] == node.open_peers
+
+
+def test_peers_are_made_as_they_are_sent(node: Any, make_peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table of 100,000 costs the loop no more at once than one line of it."""
+    made = 0
+
+    def peers(every: bool) -> Iterator[Any]:
+        nonlocal made
+        while True:
+            made += 1
+            yield make_peer(made)
+
+    monkeypatch.setattr(node, "peers", peers)
+    next(handler_for(node)({"do": "peers"}))
+    assert made == PEERS_PER_LINE
+
+
+def test_ping(node: Any, make_ping: Any) -> None:
+    assert ask(node, {"do": "ping", "peer": "peer2"}) == [{"ping": make_ping()}]
+    assert node.pinged == ["peer2"]
+
+
+def test_a_ping_that_is_not_answered_yet(node: Any, make_ping: Any) -> None:
+    node.pings = [None, None, make_ping(rtt_s=None)]
+    assert ask(node, {"do": "ping", "peer": "peer2"}) == [{}, {}, {"ping": make_ping(rtt_s=None)}]
+
+
+def test_ping_of_nobody(node: Any) -> None:
+    with pytest.raises(RequestError, match="nobody here"):
+        ask(node, {"do": "ping", "peer": "nobody"})
+
+
 def test_reload(node: Any) -> None:
     assert ask(node, {"do": "reload"}) == [{"reloaded": True}]
     node.reload_error = "line 3: no"
@@ -62,9 +110,21 @@ def test_reload(node: Any) -> None:
         {"do": "explain", "port": 443, "address": {}},
         {"do": "explain", "port": 443, "name": 7},
         {"do": "explain", "port": 443, "name": "x" * 256},
+        {"do": "ping"},
+        {"do": "ping", "peer": None},
+        {"do": "ping", "peer": 7},
+        {"do": "ping", "peer": ["peer2"]},
+        {"do": "ping", "peer": ""},
+        {"do": "ping", "peer": "x" * 256},
     ],
 )
 def test_malformed(node: Any, request_: dict[str, Any]) -> None:
     with pytest.raises(RequestError):
         ask(node, request_)
     assert node.questions == []
+    assert node.pinged == []
+
+
+def test_the_unknown_is_told_what_there_is(node: Any) -> None:
+    with pytest.raises(RequestError, match="one of status, flows, explain, peers, ping, reload"):
+        ask(node, {"do": "peer"})

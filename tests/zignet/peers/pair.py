@@ -13,6 +13,7 @@ import struct
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -41,6 +42,7 @@ FILL = b"\xa5"
 ONE4, ONE6 = bytes((100, 64, 0, 1)), bytes.fromhex("fd5a69676e650001") + bytes(range(8))
 OTHER4, OTHER6 = bytes((10, 99, 1, 7)), bytes.fromhex("fd00000000990001") + bytes(range(8, 16))
 PLACE4, PLACE6 = bytes((100, 64, 0, 9)), bytes.fromhex("fd5a69676e650009") + bytes(range(9, 17))
+# The other side's own names of the two: `HERE` is what the first calls `PLACE`, `OTHER` is the first.
 HERE4, HERE6 = bytes((10, 99, 2, 3)), bytes.fromhex("fd00000000990002") + bytes(range(5, 13))
 
 
@@ -202,7 +204,9 @@ class Host:
         if not plain:
             for name in ("slow", "clamp", "nobody", "slow_frame"):
                 setattr(self.hub, name, getattr(self.rare, name))
-        self.gateway.peers = self.sender
+        # Whatever is fed to the gateway, once it is put together, goes to the peers.
+        everything = ip_network("0.0.0.0/0"), ip_network("255.255.255.255/32"), ip_network("::/0")
+        self.gateway.lead_to_peers(self.sender, *everything)  # type: ignore[arg-type]
 
     def knows(self, address4: bytes, address6: bytes, address: Any, room: int) -> Link:
         """Have a link to a peer at these local addresses, behind an address of the underlay."""
@@ -298,6 +302,20 @@ def met(host: Host, suite: Suite = Suite.CHACHA, index: int = 7, room: int = ROO
     made, keys = session(link, suite, index)
     host.openings[index] = made.opening
     return link, keys
+
+
+def join(one: Host, other: Host, suite: Suite = Suite.AES, room: int = ROOM) -> tuple[Link, Link]:
+    """Two hosts that know each other: a session each way, and each one's own addresses for the other."""
+    links = one.knows(PLACE4, PLACE6, PEER, room), other.knows(OTHER4, OTHER6, PEER, room)
+    keys = os.urandom(32), os.urandom(32)
+    big = suite == Suite.AES
+    for link, host, out, back in ((links[0], one, 0, 1), (links[1], other, 1, 0)):
+        halves = Sealing(aead(suite, keys[out]), big, 7), Opening(aead(suite, keys[back]), big, 7)
+        made = Session(link.tunnel, halves, (7, 7), suite, bytes(8), PEER, True, 0.0)  # type: ignore[arg-type]
+        halves[1].session, halves[1].peer = made, link
+        link.tunnel.sending = made
+        host.openings[7] = halves[1]
+    return links
 
 
 def way(host: Host, v6: bool, out: bool = True) -> tuple[bytes, bytes]:

@@ -503,19 +503,29 @@ def test_data_that_is_joined_on_is_data_of_its_session():
 
 @pytest.mark.xfail(strict=True, reason="`stream` does not look whose packet is being joined")
 @families
-def test_one_peer_cannot_write_into_anothers_packet(v6):
-    """Behind a stolen datagram of A's, and one of its own that is not fresh, B's data is still B's."""
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+@pytest.mark.parametrize("where", ["the same batch", "the next batch"])
+def test_one_peer_cannot_write_into_anothers_packet(v6, kind, where):
+    """Behind a datagram of A's, and one of its own that is not fresh, B's data is still B's, whatever it looks like."""
+    address = PEER if where == "the same batch" else ELSEWHERE
     with host() as lab:
         _, keys = met(lab)
-        other = lab.knows(bytes((100, 64, 0, 10)), bytes(15) + b"\x0a", PEER, 1400)
+        other = lab.knows(bytes((100, 64, 0, 10)), bytes(15) + b"\x0a", address, 1400)
         made, other_keys = session(other, Suite.CHACHA, 9)
         lab.openings[9] = made.opening
         there = way(lab, v6, out=False)
         here = (other.peer.address6 if v6 else other.peer.address4, there[1])
-        old = other_keys.seal(0, frame(udp(here, pattern(312))))
-        assert lab.read([old]) == [udp(here, pattern(312))]
-        a, b = (tcp(pair, pattern(300), seq=seq) for pair, seq in ((there, 1000), (here, 1300)))
-        assert lab.read([keys.seal(0, frame(a)), old, other_keys.seal(1, frame(b))]) == [a, b]
+        if kind == "tcp":
+            a, b = (tcp(pair, pattern(300), seq=seq) for pair, seq in ((there, 1000), (here, 1300)))
+        else:
+            a, b = (udp(pair, pattern(300)) for pair in (there, here))
+        old = other_keys.seal(0, frame(b))
+        assert lab.read([old], address=address) == [b]
+        batches = [keys.seal(0, frame(a))], [old, other_keys.seal(1, frame(b))]
+        if where == "the same batch":
+            assert lab.read([*batches[0], *batches[1]]) == [a, b]
+        else:
+            assert lab.read(batches[0], Came(b"".join(batches[1]), len(old), address, 0)) == [a, b]
 
 
 def test_a_session_is_taken_until_its_time_is_over():

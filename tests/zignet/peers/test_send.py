@@ -147,6 +147,20 @@ def test_udp_without_a_checksum_stays_without():
         assert frame[10:12] == b"\0\0"
 
 
+@pytest.mark.xfail(
+    strict=True, reason="`flush` tells the link of 0 bytes of data: it begins to wait for an answer"
+)
+@headers
+def test_udp_over_ipv6_without_a_checksum_is_not_carried(header):
+    packet = bytearray(udp(OUT[True], b"x"))
+    packet[46:48] = bytes(2)
+    with host(header=header) as lab:
+        link, _ = met(lab)
+        assert lab.give(packet) == []
+        assert lab.sender.dropped == {"to peers: UDP over IPv6 without a checksum": 1}
+        assert link.tunnel.sent_data == []
+
+
 @headers
 def test_udp_whose_checksum_computes_to_zero_is_not_without(header):
     """Between zero addresses the sum is zero: what crosses is 0xffff (RFC 768)."""

@@ -1,0 +1,383 @@
+"""Fuzz targets of the packet path. `python -m tests.zignet.peers.fuzz --seconds 600` runs them long, the suite briefly.
+
+The peer is the enemy: its frames are the vectors, mutated, and sealed with good keys; between them come datagrams that
+nobody has sealed. A run is repeatable by its seed (but for keys that are random); a failure prints seed and input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from nat.packet import Packet
+from tests.nat.world import VIRTIO
+from tests.zignet.peers import hubs
+from tests.zignet.peers.pair import (
+    ALL,
+    CSUM,
+    ONE4,
+    ONE6,
+    PEER,
+    PLACE4,
+    PLACE6,
+    Came,
+    Host,
+    Keys,
+    as_kernel,
+    cut,
+    echo,
+    met,
+    session,
+    tcp,
+    trains,
+    udp,
+    unfinished,
+)
+from tests.zignet.wire.fuzz import FRAMES, PIECES, mutate
+from zignet.noise import Suite
+from zignet.wire import (
+    BadDatagram,
+    BadFrame,
+    Budget,
+    Fragments,
+    combine,
+    is_known,
+    parse_data,
+    rebuild,
+    split,
+    strip,
+    unseal,
+)
+
+HEADERS = ((0, 0), (10, 0), (10, CSUM), (10, ALL))
+ELSEWHERE = ("198.51.100.9", 4000)
+WAYS = {False: (PLACE4, ONE4), True: (PLACE6, ONE6)}
+NEIGHBOUR4, NEIGHBOUR6 = bytes((100, 64, 0, 10)), bytes(15) + b"\x0a"
+
+
+def flow(rng: random.Random) -> list[bytes]:
+    """Frames that a receiver may join: a few segments, or datagrams, that follow on each other."""
+    v6, size, count = rng.random() < 0.5, rng.choice((1, 30, 200, 200, 1300)), rng.randint(1, 6)
+    payload = rng.randbytes(size * (count - 1) + rng.randint(1, size))
+    if rng.random() < 0.5:
+        packet = udp(WAYS[v6], payload)
+    else:
+        options = rng.choice((b"", bytes((1,)) * 4, bytes((1,)) * 40))
+        packet = tcp(WAYS[v6], payload, seq=rng.choice((1000, 2**32 - 300)), options=options)
+    at = 40 if v6 else 20
+    head = at + (8 if packet[6 if v6 else 9] == 17 else (packet[at + 12] >> 4) * 4)
+    return [strip(piece, partial=True) for piece in cut(packet, head, size)]
+
+
+def hostile(rng: random.Random) -> list[bytes]:
+    """Frames, most of them good in part."""
+    frames: list[bytes] = []
+    while len(frames) < 12 and rng.random() < 0.8:
+        kind = rng.random()
+        if kind < 0.5:
+            frames += flow(rng)
+        elif kind < 0.8:
+            frames.append(mutate(rng, rng.choice(FRAMES), FRAMES))
+        else:
+            frames += (
+                split(rng.choice(FRAMES), rng.randrange(3), 60)
+                if rng.random() < 0.5
+                else [rng.choice(PIECES)]
+            )
+    for _ in range(rng.choice((0, 0, 1, 3))):
+        if frames:
+            at = rng.randrange(len(frames))
+            frames[at] = mutate(rng, frames[at], FRAMES)
+    return frames
+
+
+class Naive:
+    """What a host must write: each datagram by itself, by the slow path."""
+
+    def __init__(self, keys: Keys, ways: dict[bool, tuple[bytes, bytes]]) -> None:
+        self.keys = keys
+        self.ways = ways
+        self.seen: set[int] = set()
+        self.fragments = Fragments(Budget())
+
+    def datagram(self, datagram: bytes, ecn: int, now: float) -> list[bytes]:
+        try:
+            index, counter = parse_data(datagram)
+            if index != self.keys.index or counter in self.seen:
+                return []
+            frame = unseal(self.keys.suite, self.keys.key, datagram)
+        except BadDatagram:
+            return []
+        self.seen.add(counter)
+        return self.frame(lenient(frame), ecn, now)
+
+    def frame(self, frame: bytes, ecn: int, now: float) -> list[bytes]:
+        if frame[0] == 44 and is_known(frame):
+            whole = self.fragments.add(frame, now)
+            return [] if whole is None or whole[0] in (0, 44) else self.frame(whole, 0, now)
+        traffic = combine(frame[2], ecn)
+        if traffic is None or frame[0] not in (1, 6, 17):
+            return []
+        try:
+            return [rebuild(frame, *self.ways[bool(frame[1] & 1)], traffic=traffic)]
+        except BadFrame:
+            return []
+
+
+def lenient(frame: bytes) -> bytes:
+    """A partial checksum that is not zero is overlooked on the quick path: it is computed anew in any case."""
+    at = {6: 20, 17: 10}.get(frame[0])
+    if at is None or frame[1] & ~3 or not frame[1] & 2 or len(frame) < at + 2:
+        return frame
+    return frame[:at] + b"\0\0" + frame[at + 2 :]
+
+
+def surplus(frame: bytes) -> bool:
+    """Bytes behind a UDP datagram (RFC 9868): dropped on the quick path, carried on the slow one."""
+    return (
+        frame[:1] == b"\x11" and len(frame) >= 12 and 8 <= int.from_bytes(frame[8:10], "big") < len(frame) - 4
+    )
+
+
+# Invariant: whatever comes, nothing is raised; what is written is, in its order, what the slow path makes of each
+# authentic datagram by itself; each is a whole packet from the peer to this host; and a good one that follows arrives.
+def fuzz_receiver(rng: random.Random) -> None:
+    header, offload = rng.choice(HEADERS)
+    host = Host(header=header, offload=offload, plain=False)
+    try:
+        link, keys = met(host, rng.choice(list(Suite)))
+        naive, counter = Naive(keys, WAYS), 0
+        datagrams: list[bytes] = []
+        for frame in hostile(rng):
+            if surplus(frame):
+                continue
+            datagram = keys.seal(counter, frame)
+            counter += rng.choice((1, 1, 1, 1, 2, 600))
+            if rng.random() < 0.1:
+                datagram = mutate(rng, datagram, datagrams or [datagram])
+            datagrams.append(datagram)
+            if rng.random() < 0.1:
+                datagrams.insert(rng.randrange(len(datagrams)), rng.choice(datagrams))
+        expected: list[bytes] = []
+        got: list[bytes] = []
+        for batch in trains(one for one in datagrams if one):
+            ecn, address = rng.choice((0, 0, 0, 1, 2, 3)), rng.choice((PEER, PEER, PEER, ELSEWHERE))
+            host.wire.coming.append(Came(b"".join(batch), len(batch[0]), address, ecn))
+            expected += [packet for one in batch for packet in naive.datagram(one, ecn, host.loop.now)]
+            if rng.random() < 0.5:
+                got += read(host)
+        while host.wire.coming:
+            got += read(host)
+        assert got == expected
+        good = udp(WAYS[True], b"good")
+        assert host.read([keys.seal(counter, strip(good))]) == [good]
+        assert link.rx_bytes > 0
+    finally:
+        host.close()
+
+
+# Invariant: the same with two peers, wherever they are and whatever they repeat, whose flows look alike: each packet
+# comes from who has sealed it.
+def fuzz_neighbours(rng: random.Random) -> None:
+    host = Host(offload=ALL)
+    try:
+        _, keys = met(host)
+        address = rng.choice((PEER, ELSEWHERE))
+        link = host.knows(NEIGHBOUR4, NEIGHBOUR6, address, 1400)
+        made, others = session(link, Suite.AES, 9)
+        host.openings[9] = made.opening
+        sides = [
+            (Naive(keys, WAYS), PEER),
+            (Naive(others, {False: (NEIGHBOUR4, ONE4), True: (NEIGHBOUR6, ONE6)}), address),
+        ]
+        counters, sent = [0, 0], [[], []]
+        frames = flow(rng)
+        expected: list[bytes] = []
+        for frame in [*frames, *frames]:
+            side = rng.randrange(2)
+            naive, place = sides[side]
+            batch = [rng.choice(sent[side])] if sent[side] and rng.random() < 0.3 else []
+            batch.append(naive.keys.seal(counters[side], frame))
+            counters[side] += 1
+            sent[side] += batch
+            for train in trains(batch):
+                host.wire.coming.append(Came(b"".join(train), len(train[0]), place, 0))
+                expected += [packet for one in train for packet in naive.datagram(one, 0, 0.0)]
+        got: list[bytes] = []
+        while host.wire.coming:
+            host.receiver.on_event(1)
+            got += as_kernel(host.written())
+        assert got == expected
+    finally:
+        host.close()
+
+
+def read(host: Host) -> list[bytes]:
+    """One event; the packets that were written, each looked at."""
+    host.receiver.on_event(1)
+    packets = as_kernel(host.written())
+    for packet in packets:
+        view = Packet(bytearray(packet))
+        assert view.parse(0, len(packet)) == 0
+        assert view.length == len(packet)
+        assert (view.source(), view.target()) == WAYS[view.version == 6]
+    host.sent()  # refusals
+    return packets
+
+
+# Invariant: datagrams that nobody has sealed change nothing, whatever they are: nothing is written, no counter is
+# taken, and of what is being joined no byte.
+def fuzz_garbage(rng: random.Random) -> None:
+    host = Host(offload=ALL)
+    try:
+        _, keys = met(host, rng.choice(list(Suite)))
+        frames = flow(rng)
+        good = [keys.seal(counter, frame) for counter, frame in enumerate(frames)]
+        line: list[bytes] = []
+        for datagram in good:
+            for _ in range(rng.choice((0, 0, 1, 2))):
+                garbage = bytearray(mutate(rng, datagram, good) or b"\4")
+                if rng.random() < 0.7:
+                    garbage[:16] = datagram[:16]
+                    garbage[-1] ^= len(garbage) > 16
+                if bytes(garbage) not in good:
+                    line.append(bytes(garbage))
+            line.append(datagram)
+        for batch in trains(line):
+            host.wire.coming.append(Came(b"".join(batch), len(batch[0]), PEER, 0))
+        got: list[bytes] = []
+        while host.wire.coming:
+            host.receiver.on_event(1)
+            got += as_kernel(host.written())
+        assert got == [rebuild(frame, *WAYS[bool(frame[1] & 1)]) for frame in frames]
+        assert all(note[0] == "handshake" for note in host.hub.notes)
+    finally:
+        host.close()
+
+
+PACKETS = [
+    make(way, b"payload" * 20) for way in ((ONE4, PLACE4), (ONE6, PLACE6)) for make in (tcp, udp, echo)
+]
+
+
+# Invariant: any packet from the TUN, with any virtio_net_hdr, raises nothing. What is sent is in frames that fit the
+# path; if there was no offload in it, they carry what the slow path makes of the packet, or what it refuses and so
+# does the other side.
+def fuzz_sender(rng: random.Random) -> None:
+    header = rng.choice((0, 10))
+    host = Host(header=header, offload=0, plain=False)
+    try:
+        room = rng.choice((100, 600, 1400))
+        _, keys = met(host, rng.choice(list(Suite)), room=room)
+        counter = 0
+        for _ in range(4):
+            packet = rng.choice(PACKETS)
+            virtio = bytes(10)
+            if rng.random() < 0.3 and packet[9 if packet[0] == 0x45 else 6] in (6, 17):
+                virtio, packet = unfinished(packet, rng.choice((0, 1, 50, 100)))
+            packet = mutate(rng, packet, PACKETS)
+            if rng.random() < 0.3:
+                virtio = VIRTIO.pack(*(rng.choice((0, 1, rng.randrange(256))) for _ in range(6)))
+            sent = host.give(packet or b"\0", virtio)
+            frames = keys.open([datagram for call in sent for datagram in call.datagrams], counter)
+            counter += len(frames)
+            assert all(len(frame) <= room for frame in frames)
+            if frames and not (header and any(virtio)):
+                whole = joined(frames)
+                try:
+                    assert whole == [strip(packet)] or (whole[0][0] == 6 and whole[0][1] & 2)
+                except BadFrame:
+                    for frame in whole:
+                        try:
+                            rebuild(frame, *WAYS[bool(frame[1] & 1)])
+                        except BadFrame:
+                            continue
+                        assert packet[0] >> 4 == 4  # its header checksum is the kernel's business
+    finally:
+        host.close()
+
+
+def joined(frames: list[bytes]) -> list[bytes]:
+    """The frames, and those that pieces make."""
+    fragments = Fragments(Budget())
+    done = [fragments.add(frame, 0.0) if frame[0] == 44 else frame for frame in frames]
+    return [frame for frame in done if frame is not None]
+
+
+CONTROL = FRAMES[-8:]
+
+
+# Invariant: whatever a peer says, nothing is raised, no peer is invented, what is kept of it is bounded, and the one
+# who said it can still be talked to (after a new handshake, if it said farewell).
+def fuzz_hub(rng: random.Random) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        world = hubs.World(Path(directory))
+        try:
+            a, b = world.node("a"), world.node("b")
+            hubs.met(world, a, b)
+            for _ in range(20):
+                link = a.link(b)
+                session = link.tunnel.sending if link is not None else None
+                if session is None or rng.random() < 0.1:
+                    messages = [one.data for one in world.sent[:8]]
+                    world.throw(b, mutate(rng, rng.choice(messages), messages) or b"\0", a.address)
+                else:
+                    frames = [mutate(rng, rng.choice(CONTROL), CONTROL).ljust(4, b"\0") for _ in range(3)]
+                    for frame in frames:
+                        a.hub.sender.frames(link, session, [frame], b.address, rng.random() < 0.5)
+                world.run(rng.choice((0.0, 0.1, 0.6, 20.0)))
+                b.take()
+                a.take()
+            state = b.state()
+            assert (state["known"], state["pending"]) == (1, 0)
+            assert state["strange"] <= 8
+            assert state["challenges"] <= 16
+            assert state["tunnels"] <= 8
+            world.run(20.0)
+            a.take()
+            b.send(a, b"still there?")
+            world.run(30.0)
+            assert a.heard() == [b"still there?"]
+        finally:
+            world.close()
+
+
+TARGETS: list[Callable[[random.Random], None]] = [
+    fuzz_receiver,
+    fuzz_neighbours,
+    fuzz_garbage,
+    fuzz_sender,
+    fuzz_hub,
+]
+
+
+def run(target: Callable[[random.Random], None], seed: int, *, seconds: float = 0, inputs: int = 0) -> int:
+    """Runs one target for a number of seconds or of inputs; returns how many inputs it saw."""
+    end = time.monotonic() + seconds
+    done = 0
+    while done < inputs if inputs else time.monotonic() < end:
+        try:
+            target(random.Random(f"{seed}:{done}"))
+        except BaseException:
+            print(f"{target.__name__}: failed at seed {seed}, input {done}")
+            raise
+        done += 1
+    return done
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="for all targets together")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
+    options = parser.parse_args()
+    for target in TARGETS:
+        done = run(target, options.seed, seconds=options.seconds / len(TARGETS))
+        print(f"{target.__name__}: {done} inputs, seed {options.seed}, no failure")
+
+
+if __name__ == "__main__":
+    main()
