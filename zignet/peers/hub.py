@@ -30,9 +30,7 @@ from zignet.noise import (
     NO_PSK,
     RESPONSE_SIZE,
     HandshakeError,
-    MacChecker,
     MessageType,
-    RateLimiter,
     Responder,
     Stamps,
     Static,
@@ -42,7 +40,9 @@ from zignet.noise import (
 from zignet.peers import actions
 from zignet.peers.admission import ConfiguredAdmission
 from zignet.peers.endpoints import Endpoints
+from zignet.peers.gate import Gate
 from zignet.peers.hardware import has_aes
+from zignet.peers.key_log import KeyLogFile
 from zignet.peers.path import Paths, Probe, Switched
 from zignet.peers.peer import Link, Peer
 from zignet.peers.rare import SEALED, Rare
@@ -78,8 +78,6 @@ __all__ = ["Hub", "Local"]
 log = logging.getLogger("zignet.peers")
 
 MOST_PENDING = 4_096  # sessions of strangers that are not valid yet (protocol §9)
-FREE_HANDSHAKES = 100  # in one slot of time; who wants more is under load, and cookies are asked for
-SLOT_S = 0.25
 SEEN_S = 60.0  # how often the store is told who was there
 SWEEP_S = 5.0  # how late an unfinished frame may be given up
 RECHECK_S = 30.0  # how often the policy is asked again
@@ -137,14 +135,11 @@ class Hub:
             indices=self.indices,
             halves=self._halves,
         )
-        self._macs = MacChecker(static.public)
-        self._limit = RateLimiter()
-        self._slot = 0
-        self._slot_left = FREE_HANDSHAKES
+        self.gate = Gate(static.public, self.loop, transport, self.dropped)
         self._pending: OrderedDict[int, Link] = (
             OrderedDict()
         )  # strangers by their session's index, oldest first
-        self._key_log = KeyLog(local.key_log) if local.key_log is not None else None
+        self._key_log = KeyLogFile(local.key_log) if local.key_log is not None else None
         self.admission: Admission = ConfiguredAdmission("deny")
         self.endpoints = Endpoints(self.loop, transport)
         raw = self.gateway.raw
@@ -623,40 +618,13 @@ class Hub:
         else:
             self.dropped["not a message"] += 1
 
-    def _passes(self, message: bytes, address: Any) -> bool:
-        """mac1, and under load mac2 and the rate: before any curve arithmetic."""
-        if not self._macs.mac1_ok(message):
-            self.dropped["handshake: wrong mac1"] += 1
-            return False
-        now = self.loop.now
-        slot = int(now / SLOT_S)
-        if slot != self._slot:
-            self._slot, self._slot_left = slot, FREE_HANDSHAKES
-        if self._slot_left > 0:
-            self._slot_left -= 1
-            return True
-        packed = self.transport.packed(address)
-        if not self._macs.mac2_ok(message, packed, now):
-            self.dropped["handshake: under load, a cookie was sent"] += 1
-            self.transport.send(memoryview(self._macs.cookie_for(message, packed, now)), 0, address)
-            return False
-        if not self._limit.allow(packed[:16], now):
-            self.dropped["handshake: too many of one address"] += 1
-            return False
-        return True
-
     @property
     def pending(self) -> int:
         """Sessions of strangers that are not valid yet."""
         return len(self._pending)
 
-    @property
-    def under_load(self) -> bool:
-        """Whether cookies are asked for at the moment."""
-        return self._slot_left <= 0 and int(self.loop.now / SLOT_S) - self._slot <= 1
-
     def _initiation(self, message: bytes, address: Any) -> None:
-        if not self._passes(message, address):
+        if not self.gate.passes(message, address):
             return
         now = self.loop.now
         link = None
@@ -723,7 +691,7 @@ class Hub:
         if tunnel is None:
             self.dropped["handshake: a response to nothing"] += 1
             return
-        if not self._passes(message, address):
+        if not self.gate.passes(message, address):
             return
         try:
             todo = tunnel.receive_response(message, address, self.loop.now)
@@ -795,41 +763,3 @@ class Hub:
         """Make a session, if there is none."""
         if link.ready(self.loop.now) is None:
             self._tunnel(link, link.tunnel.wanted(self.loop.now))
-
-
-class KeyLog:
-    """Session keys for `zignet wire-dump`: a file of mode 0600, because the configuration asks for it.
-
-    A file that can't be written is told once, and is no reason to talk to nobody.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._fd = -1
-        try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            os.fchmod(self._fd, 0o600)
-        except OSError as error:
-            self._give_up(error)
-            return
-        log.warning("session keys are written to %s: who reads it can read this node's traffic", path)
-
-    def write(self, line: str) -> None:
-        """Add a session."""
-        if self._fd >= 0:
-            try:
-                os.write(self._fd, line.encode())
-            except OSError as error:
-                self._give_up(error)
-
-    def close(self) -> None:
-        """No more sessions. Idempotent."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _give_up(self, error: OSError) -> None:
-        log.error(
-            "key_log: %s can't be written (%s): no more session keys are kept", self._path, error.strerror
-        )
-        self.close()

@@ -46,7 +46,7 @@ def counts(hub: Hub) -> PeerCounts:
         connected=sum(link.tunnel.before_send(hub.loop.now) for link in links),
         pending=hub.pending,
         handshakes=hub.handshakes,
-        under_load=hub.under_load,
+        under_load=hub.gate.under_load,
         dropped=dropped,
     )
 

@@ -332,11 +332,10 @@ def fuzz_hub(rng: random.Random) -> None:
                 world.run(rng.choice((0.0, 0.1, 0.6, 20.0)))
                 b.take()
                 a.take()
-            state = b.state()
-            assert (state["known"], state["pending"]) == (1, 0)
-            assert state["strange"] <= 8
-            assert state["challenges"] <= 16
-            assert state["tunnels"] <= 8
+            hub = b.hub
+            assert (len(hub.table), len(hub.links()), hub.pending) == (1, 1, 0)
+            assert len(hub.indices.openings) <= 5  # protocol §5
+            assert len(hub.indices.tunnels) <= 6
             world.run(20.0)
             a.take()
             b.send(a, b"still there?")

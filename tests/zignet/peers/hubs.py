@@ -343,7 +343,7 @@ class Node:
             "openings": len(hub.indices.openings),
             "links": len(hub.links()),
             "pending": len(hub._pending),
-            "limits": len(hub._limit),
+            "limits": len(hub.gate._limit),
             "waiting": sum(len(link.waiting or ()) for link in links),
             "pings": sum(len(link.pings or ()) for link in links),
             "strange": sum(len(link.paths._strange or ()) for link in links),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.zignet.peers.hubs import Node, Stranger, World, met
 from zignet.noise import COOKIE_SIZE, MacMaker
-from zignet.peers import hub as hub_module
+from zignet.peers import gate as gate_module
 from zignet.peers import report
 
 INITIATION, RESPONSE, COOKIE = 1, 2, 3
@@ -16,8 +16,8 @@ FROM = ("198.51.100.7", 4000)
 
 @pytest.fixture
 def b(world: World, monkeypatch: pytest.MonkeyPatch) -> Node:
-    assert hub_module.FREE_HANDSHAKES == 100
-    monkeypatch.setattr(hub_module, "FREE_HANDSHAKES", FREE)
+    assert gate_module.FREE_HANDSHAKES == 100
+    monkeypatch.setattr(gate_module, "FREE_HANDSHAKES", FREE)
     made = world.node("b")
     made.admits("allow")
     world.run(0.25)  # a fresh slot
@@ -47,7 +47,7 @@ def cookied(world: World, b: Node, stranger: Stranger, source: tuple[str, int] =
 def test_the_first_in_a_slot_are_answered_and_the_rest_get_cookies(world: World, b: Node) -> None:
     before = b.state()
     load(b)
-    assert b.hub.under_load
+    assert b.hub.gate.under_load
     assert [kind for kind, _ in answers(world, b)] == [RESPONSE] * FREE
     during = b.state()
     for number in range(50):
@@ -61,15 +61,15 @@ def test_the_first_in_a_slot_are_answered_and_the_rest_get_cookies(world: World,
 
 def test_load_ends_with_its_slot(world: World, b: Node) -> None:
     load(b)
-    assert b.hub.under_load
+    assert b.hub.gate.under_load
     assert report.counts(b.hub)["under_load"]
     world.run(0.25)
     world.throw(b, Stranger(77).begin(b), FROM)
     assert answers(world, b)[-1] == (RESPONSE, FROM)
-    assert not b.hub.under_load
+    assert not b.hub.gate.under_load
     load(b)
     world.run(1.0)
-    assert not b.hub.under_load
+    assert not b.hub.gate.under_load
 
 
 def test_mac2_is_accepted_from_where_the_cookie_went(world: World, b: Node) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.zignet.peers.hubs import DELAY, OWN4, Datagram, Node, Stranger, World, met
 from zignet.identity import PublicKey
 from zignet.noise import MacMaker
+from zignet.peers import gate as gate_module
 from zignet.peers import hub as hub_module
 
 INITIATION, RESPONSE, COOKIE, DATA = 1, 2, 3, 4
@@ -487,7 +488,7 @@ def test_every_message_with_a_bit_changed(world: World, monkeypatch: pytest.Monk
 
 def recorded(world: World, monkeypatch: pytest.MonkeyPatch, kind: int) -> tuple[Node, Node, Datagram]:
     """Two nodes, and a message of one to the other that is still on its way. It never arrives."""
-    monkeypatch.setattr(hub_module, "FREE_HANDSHAKES", 0 if kind == COOKIE else 1 << 30)
+    monkeypatch.setattr(gate_module, "FREE_HANDSHAKES", 0 if kind == COOKIE else 1 << 30)
     a, b = world.node("a"), world.node("b")
     a.knows(b)
     b.knows(a)
