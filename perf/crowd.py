@@ -2,7 +2,7 @@
 
 Run in a namespace as `python -m perf.crowd JSON`; reads commands, one a line, and answers each with a line of JSON:
 
-    connect N     handshakes of the first N with the node, each confirmed by a keepalive; MTU challenges are answered
+    connect A B   handshakes of those from A up to B, each confirmed by a keepalive; MTU challenges are answered
     ping          a ping through the tunnel from everyone who is connected, which the node's system answers
     listen S      nothing but answers to challenges and handshakes of the node, for S seconds
 
@@ -49,7 +49,9 @@ _DATA = struct.Struct("<IIQ")
 _PKTINFO = struct.Struct("=I4s4s")
 IP_PKTINFO = 8  # linux/in.h
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
-PING = bytes((1, 0, 0, 64)) + bytes((8, 0, 0xF7, 0xFF)) + bytes(4) + bytes(32)  # a frame: ICMP echo, its checksum
+PING = (
+    bytes((1, 0, 0, 64)) + bytes((8, 0, 0xF7, 0xFF)) + bytes(4) + bytes(32)
+)  # a frame: ICMP echo, its checksum
 
 
 class Somebody:
@@ -98,12 +100,13 @@ class Crowd:
 
     # --- commands
 
-    def connect(self, count: int, at_once: int = 200) -> dict[str, Any]:
+    def connect(self, first: int, last: int, at_once: int = 50) -> dict[str, Any]:
         """All messages are made before the time is taken."""
         started, ended, repeated = 0, 0, 0
-        everyone = self.everyone[:count]
+        everyone = self.everyone[first:last]
+        count = len(everyone)
         self.generation += 1
-        for number, somebody in enumerate(everyone):
+        for number, somebody in enumerate(everyone, first):
             self.begin(number, somebody)
         self.cookies, self.done = 0, []
         waiting: deque[int] = deque()
@@ -157,7 +160,8 @@ class Crowd:
 
     def initiate(self, somebody: Somebody) -> None:
         """Send the initiation, with the cookie if there is one."""
-        assert somebody.macs is not None and somebody.initiator is not None
+        assert somebody.macs is not None
+        assert somebody.initiator is not None
         somebody.since = time.monotonic()
         self.out(somebody, somebody.macs.add(somebody.initiator.message, somebody.since))
 
@@ -237,7 +241,8 @@ def main(arguments: str) -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         name, *words = line.split()
-        print(json.dumps(getattr(crowd, name)(*(float(word) if "." in word else int(word) for word in words))), flush=True)
+        numbers = (float(word) if "." in word else int(word) for word in words)
+        print(json.dumps(getattr(crowd, name)(*numbers)), flush=True)
 
 
 if __name__ == "__main__":

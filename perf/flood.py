@@ -36,7 +36,8 @@ def datagram(kind: str, x: bytes, size: int) -> bytes:
         return os.urandom(size)
     if kind == "data":
         return b"\x04\x00\x00\x00" + os.urandom(4) + bytes(8) + os.urandom(size - 16)
-    return b"\x01\x01\x00\x00" + os.urandom(4) + (x if kind == "forged" else os.urandom(32)) + os.urandom(164) + bytes(16)
+    dst = x if kind == "forged" else os.urandom(32)
+    return b"\x01\x01\x00\x00" + os.urandom(4) + dst + os.urandom(164) + bytes(16)
 
 
 class Flood:

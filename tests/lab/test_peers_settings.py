@@ -1,11 +1,14 @@
 """Traffic between nodes that are set up differently: without offload, with another cipher, with other sizes."""
 
+import socket
+import struct
+
 import pytest
 
 from tests.lab.peers import bytes_round, ping, servers, udp
 from zignet.lab.hosts import PORT, Hosts
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.packet_path]
 
 LARGE = {"mtu": 8900, "peer_mtu": 8900}
 SETTINGS = {
@@ -51,12 +54,22 @@ def test_it_carries_everything(pair):
         for version in (4, 6):
             inside = near.inner(far, version)
             assert near.reaches(inside)
-            assert bytes_round(near, inside, 2 << 20) == 2 << 20
-            assert ping(near, inside, "-s", "9000") == 1
             with udp(near, inside) as end:
+                send_train(end)
+                assert sorted(end.recv(65536) for _ in range(20)) == [
+                    bytes((number,)) * 900 for number in range(20)
+                ]
                 for size in (1, 1201, 1453, 3000, 20_000):
                     end.send(bytes(size))
                     assert len(end.recv(65536)) == size
+            assert bytes_round(near, inside, 2 << 20) == 2 << 20
+            assert ping(near, inside, "-s", "9000") == 1
     assert a.peer(b)["path_mtu"] == b.peer(a)["path_mtu"] == pair.mtu_wanted
     for host in pair:
         assert host.status()["peers"]["dropped"] == {}
+
+
+def send_train(end):
+    """Twenty datagrams by one call, of another byte each."""
+    train = b"".join(bytes((number,)) * 900 for number in range(20))
+    end.sendmsg([train], [(socket.IPPROTO_UDP, 103, struct.pack("H", 900))])  # UDP_SEGMENT

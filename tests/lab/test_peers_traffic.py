@@ -118,7 +118,7 @@ def test_ssh(net, login, b):
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["-R"], ["-P", "4"], ["-u", "-b", "100M"]], ids=["up", "down", "four", "udp"]
+    "options", [[], ["-R"], ["-P", "4"], ["-u", "-b", "400M"]], ids=["up", "down", "four", "udp"]
 )
 def test_iperf3(net, b, options):
     server = net["b"].namespace.popen(["iperf3", "-s", "-1"], stdout=-3, stderr=-3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from nat.loop import READ, WRITE, Loop
+from nat.loop import ERROR, READ, WRITE, Loop
 from nat.loop import Handler as LoopHandler
 from zignet.control.session import ControlSession, Handler
 
@@ -63,6 +63,9 @@ class Connection(LoopHandler):
 
     def on_event(self, mask: int) -> None:
         """Questions, or room for answers."""
+        if mask & ERROR:  # told again and again, whatever is watched: nobody is there to be answered
+            self.close()
+            return
         try:
             if mask & READ and self._session.wants_read:
                 data = self._sock.recv(CHUNK)

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from nat.loop import Loop
     from zignet.transport import Udp
 
-__all__ = ["FREE_HANDSHAKES", "SLOT_S", "Gate"]
+__all__ = ["FREE_S", "SLOT_S", "Gate"]
 
-FREE_HANDSHAKES = 100  # in one slot of time; who wants more is under load, and cookies are asked for
+# Of each slot of time so much may go into handshakes for whoever asks. Beyond that this node is under load, and asks
+# for cookies. It is time and not a number, because a handshake takes 0.2 ms on one machine and 4 ms on another.
 SLOT_S = 0.25
+FREE_S = SLOT_S / 4
 
 
 class Gate:
@@ -27,12 +29,12 @@ class Gate:
         self._transport = transport
         self._dropped = dropped
         self._slot = 0
-        self._left = FREE_HANDSHAKES
+        self._left_s = FREE_S
 
     @property
     def under_load(self) -> bool:
         """Whether cookies are asked for at the moment."""
-        return self._left <= 0 and int(self._loop.now / SLOT_S) - self._slot <= 1
+        return self._left_s <= 0 and int(self._loop.now / SLOT_S) - self._slot <= 1
 
     def passes(self, message: bytes, address: Any) -> bool:
         """Whether this initiation or response is worth opening. It may have been answered with a cookie instead."""
@@ -42,9 +44,8 @@ class Gate:
         now = self._loop.now
         slot = int(now / SLOT_S)
         if slot != self._slot:
-            self._slot, self._left = slot, FREE_HANDSHAKES
-        if self._left > 0:
-            self._left -= 1
+            self._slot, self._left_s = slot, FREE_S
+        if self._left_s > 0:
             return True
         packed = self._transport.packed(address)
         if not self._macs.mac2_ok(message, packed, now):
@@ -55,3 +56,7 @@ class Gate:
             self._dropped["handshake: too many of one address"] += 1
             return False
         return True
+
+    def spent(self, seconds: float) -> None:
+        """What a handshake that has passed took."""
+        self._left_s -= seconds

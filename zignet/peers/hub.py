@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv6Network
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from nat import craft
@@ -39,6 +40,7 @@ from zignet.noise import (
 )
 from zignet.peers import actions
 from zignet.peers.admission import ConfiguredAdmission
+from zignet.peers.door import Door
 from zignet.peers.endpoints import Endpoints
 from zignet.peers.gate import Gate
 from zignet.peers.hardware import has_aes
@@ -148,16 +150,19 @@ class Hub:
         self.sender.hub = self
         self.receiver = Receiver(self.loop, transport, tun, self.indices.openings)
         self.receiver.hub = self
+        self.door = Door(self.loop, transport, self.receiver, self.handshake, self.dropped)
         self.rare = Rare(engine, self.sender, self.dropped, local.address4, local.address6)
         self.slow, self.clamp = self.rare.slow, self.rare.clamp
         self.nobody, self.slow_frame = self.rare.nobody, self.rare.slow_frame
         transport.too_large = self._too_large
+        transport.guard(static.public)
 
     # --- life
 
     def start(self) -> None:
         """Hear the underlay from now on, and call whoever is to be kept alive."""
         self.loop.watch(self.transport.fileno(), self.receiver, READ)
+        self.door.open()
         for peer in self.table:
             if peer.settings is not None and peer.settings.keepalive_s:
                 link = self.wake(peer)
@@ -173,6 +178,7 @@ class Hub:
     def close(self) -> None:
         """Say farewell to everyone, and erase all keys."""
         self.loop.forget(self.transport.fileno())
+        self.door.close()
         for link in self.links():
             self._part(link, FarewellReason.STOPPED)
         for link in self._pending.values():
@@ -626,6 +632,11 @@ class Hub:
     def _initiation(self, message: bytes, address: Any) -> None:
         if not self.gate.passes(message, address):
             return
+        began = perf_counter()
+        self._answer(message, address)
+        self.gate.spent(perf_counter() - began)
+
+    def _answer(self, message: bytes, address: Any) -> None:
         now = self.loop.now
         link = None
         try:

@@ -224,7 +224,7 @@ class Paths:
         before, self.address = self.address, address
         self.number = (self.number + 1) & 0xFFFFFFFF
         self._waiting = self._strange = None  # an answer from yet another address is older than this
-        self.mtu = min(FIRST_MTU, self._ceiling(address))
+        self.mtu = FIRST_MTU
         return [Switched(address, before), *self._search(now)]
 
     def _counts(self, source: Address) -> list[int]:
@@ -283,16 +283,13 @@ class Paths:
         if self._most <= self.mtu:
             self.mtu = self._most
             return self._try(self.mtu, now) if self.mtu > FIRST_MTU else self._end(now)
-        return self._try_below(self._most, now)
+        return self._try(self._most, now)
 
     def _try_below(self, most: int, now: float) -> list[Action]:
         """Try the largest size up to `most` that says anything new."""
-        size = max((step for step in (*LADDER, self._ceiling_now()) if step <= most), default=0)
-        return self._try(size, now) if size > self.mtu else self._end(now)
-
-    def _ceiling_now(self) -> int:
         assert self.address is not None
-        return self._ceiling(self.address)
+        size = max((step for step in (*LADDER, self._ceiling(self.address)) if step <= most), default=0)
+        return self._try(size, now) if size > self.mtu else self._end(now)
 
     def _try(self, size: int, now: float) -> list[Action]:
         self._trying = size

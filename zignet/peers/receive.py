@@ -44,10 +44,12 @@ BASE: cython.int = (
 MOST_HEAD = 64  # bytes: frame header and the longest TCP header
 MOST_PACKET: cython.int = 65_535  # bytes of one write, IP header included
 RECEIVE = 65_536  # bytes of one receive call
-MOST_CACHED = 64  # sizes of datagrams
+MOST_CACHED = 16  # sizes of datagrams
+LEAST_QUICK: cython.int = 256  # bytes of a piece: smaller ones would need too many views of the buffers
 MOST_DATAGRAMS: cython.int = 64  # of one super-datagram: UDP_MAX_SEGMENTS of linux/udp.h
 WINDOW = 8_192  # counters, protocol §4
 FULL: cython.int = WINDOW
+END: cython.ulonglong = 1 << 60  # of counters, protocol §4
 SMALL: cython.int = 512  # counters: what a session starts with
 
 TCP: cython.int = 6
@@ -301,8 +303,10 @@ class Receiver:
         It differs from the long way in nothing but speed: one comparison of the headers with those expected.
         """
         opening: Opening | None = self.opening
-        if opening is None or opening.peer is None or address != opening.peer.address:
-            return at
+        if opening is None or opening.peer is not self.peer or address != self.peer.address:
+            return (
+                at  # the last datagram was another peer's, and was dropped: what is joined is not this one's
+            )
         rx = self.rx_view
         view = self.view
         nonce_view = self.nonce_view
@@ -310,7 +314,7 @@ class Receiver:
         covered: cython.Py_ssize_t = FRAME + self.head
         piece: cython.Py_ssize_t = plain - covered
         payload: cython.Py_ssize_t = self.payload
-        if piece != self.size or payload % piece:
+        if piece != self.size or payload % piece or piece < LEAST_QUICK:
             return at
         tcp: cython.bint = view[BASE] == TCP
         most: cython.Py_ssize_t = min((total - at) // size, (MOST_PACKET - 40 - plain - payload) // piece + 1)
@@ -380,8 +384,10 @@ class Receiver:
             sequence = (sequence + cython.cast(cython.uint, piece)) & 0xFFFFFFFF
         if not cython.compiled and (lost or other):
             self.saved[:covered] = saved
-        opening.mark_run(done)
-        self.bytes_in += done * size
+        if done:
+            opening.mark_run(done)
+            self.bytes_in += done * size
+            self.data_in = 1
         self.payload = put - BASE
         self.pieces += done - 1 if other else done
         self.sequence = sequence
@@ -447,7 +453,7 @@ class Receiver:
             return
         counter: cython.ulonglong = _little32(rx, at + 12)
         counter = (counter << 32) | _little32(rx, at + 8)
-        if not opening.fresh(counter):
+        if counter >= END or not opening.fresh(counter):
             self.dropped["replayed or too old"] += 1
             return
         self.open(opening, counter, at, length, address, ecn)
@@ -564,6 +570,7 @@ class Receiver:
         if joining:
             if self.follows(put, covered, plain):
                 self.restore(put, covered)
+                self.data_in = 1
                 piece: cython.Py_ssize_t = plain - covered
                 self.payload += piece
                 self.pieces += 1
@@ -640,7 +647,11 @@ class Receiver:
                 return
         elif protocol == UDP and inside >= 8 and flags & ~(V6 | PARTIAL) == 0:
             self.head = 8
-            if ((view[at + 4] << 8) | view[at + 5]) != inside:
+            said: cython.Py_ssize_t = (view[at + 4] << 8) | view[at + 5]
+            if said < inside and not flags & PARTIAL:  # something lies behind the datagram (RFC 9868)
+                self.hub.slow_frame(peer, session, bytes(self.memory[BASE : BASE + plain]))
+                return
+            if said != inside:
                 self.dropped["malformed"] += 1
                 return
         elif (

@@ -27,13 +27,14 @@ __all__ = ["MOST_SEGMENTS", "Sealing", "Sender"]
 
 MOST_SEGMENTS = 64  # of one call: UDP_MAX_SEGMENTS of linux/udp.h
 MOST_BYTES = 65_507  # of one call: what an IPv4 UDP datagram holds
-MOST_CACHED = 64  # sizes of segments
+MOST_CACHED = 16  # sizes of segments
 MOST_MESSAGES = (1 << 60) - MOST_SEGMENTS  # protocol §5
 
 HEADER: cython.int = 16  # bytes of a data message in front of what it seals (protocol §4)
 TAG: cython.int = 16
 FRAME: cython.int = 4
 SEGMENTS: cython.int = MOST_SEGMENTS
+LEAST_QUICK: cython.int = 256  # bytes of a piece: smaller ones would need too many views of the buffers
 BYTES: cython.int = MOST_BYTES
 TCP: cython.int = 6
 UDP: cython.int = 17
@@ -44,6 +45,7 @@ PARTIAL: cython.int = 0x02
 NEEDS_CSUM: cython.int = 1
 FIN_PSH: cython.int = 0x09
 SYN: cython.int = 0x02
+SYN_URG: cython.int = 0x22
 CWR: cython.int = 0x80
 DATA: cython.int = 4
 
@@ -182,8 +184,7 @@ class Sender:
         if session is None:
             self.hub.stage(link, bytes(self.memory[: at + length]))
             return
-        self.address = link.address
-        self.ecn = traffic & 3
+        self.begin(link.address, traffic & 3)
         l4: cython.Py_ssize_t = at + ip
         end: cython.Py_ssize_t = at + length
         flags: cython.int = V6 if v6 else 0
@@ -199,6 +200,13 @@ class Sender:
             self.flush(link, True)
         else:
             self.hub.slow(link, at, length)
+
+    @cython.cfunc
+    def begin(self, address: Any, ecn: cython.int) -> cython.void:
+        """A new packet; whatever a fault of ours has left of the one before is lost."""
+        self.address = address
+        self.ecn = ecn
+        self.end = self.count = self.sent = 0
 
     # --- 2. from IP header to frame header
 
@@ -228,6 +236,8 @@ class Sender:
             if size == 0:
                 return False
         size = min(size, room)
+        if payload > size and view[l4 + 13] & SYN_URG:
+            return False  # no kernel segments these (RFC 7413, RFC 9293 §3.8.5): the frame is cut
         if view[l4 + 13] & SYN:
             self.hub.clamp(link, l4, end, self.header != 0 and view[0] & NEEDS_CSUM != 0)
         self.checksum(link, l4 + 16, flags, payload > size)
@@ -344,12 +354,13 @@ class Sender:
             view[l4 + 5] = (size + 8) & 0xFF
         whole: cython.Py_ssize_t = FRAME + head
         template: bytes = bytes(self.memory[at : at + whole])
-        frames: list[Any] = self.frame_slices(at, whole + size, size)
-        places: list[Any] = self.datagram_slices(HEADER + whole + size + TAG)
+        quick: cython.bint = size >= LEAST_QUICK
+        frames: list[Any] = self.frame_slices(at, whole + size, size) if quick else []
+        places: list[Any] = self.datagram_slices(HEADER + whole + size + TAG) if quick else []
         piece: cython.Py_ssize_t = size
         number: cython.int = 0
         while True:
-            if piece == size:
+            if piece == size and quick:
                 self.append(sealing, frames[number], whole + piece, places)
                 number += 1
             else:
@@ -446,8 +457,7 @@ class Sender:
 
     def frames(self, link: Any, session: Any, frames: list[bytes], address: Any, is_data: bool) -> None:
         """Seal frames that were made elsewhere, and send them to an address. All but the last are of one size."""
-        self.address = address
-        self.ecn = 0
+        self.begin(address, 0)
         for frame in frames:
             self.append(session.sealing, frame, len(frame), None)
         self.flush(link, is_data)
@@ -457,9 +467,11 @@ class Sender:
     @cython.cfunc
     def flush(self, link: Any, is_data: cython.bint) -> cython.void:
         """Send what is left, and tell the link."""
-        link.sent(self.loop.now, self.sent + self.end, is_data)
+        total: cython.Py_ssize_t = self.sent + self.end
         self.sent = 0
-        self.leave()
+        if total:
+            link.sent(self.loop.now, total, is_data)
+            self.leave()
 
     @cython.cfunc
     def leave(self) -> cython.void:

@@ -1,7 +1,10 @@
-"""UDP: one socket for all peers, IPv4 and IPv6, with segmentation offload both ways where the kernel has it.
+"""UDP: one port for all peers, IPv4 and IPv6, with segmentation offload both ways where the kernel has it.
 
 One `sendmsg` carries up to 64 datagrams of one size (UDP_SEGMENT, Linux 4.18), one `recvmsg` brings as many of one
 sender (UDP_GRO, Linux 5.0). A kernel without them, or one whose driver refuses, gets them one by one.
+
+What is not data comes by a second socket of the same port, `side`, so that a flood of handshakes fills that one's
+buffer and leaves data alone; the kernel parts them (`filter`). Where it does not, all comes by the first.
 """
 
 from __future__ import annotations
@@ -10,8 +13,10 @@ import errno
 import logging
 import socket
 import struct
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
+
+from zignet.transport.filter import attach_filter, attach_selector, kinds, messages
 
 __all__ = ["Address", "Udp", "UdpError"]
 
@@ -29,8 +34,8 @@ SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 IP_TOS, IP_RECVTOS = 1, 13
 
 BUFFER = 8 << 20  # bytes, each way
+SIDE_BUFFER = 1 << 20  # bytes: some 800 handshakes, a quarter of a second's work
 ANCILLARY = socket.CMSG_SPACE(4) * 3
-TOO_LARGE = (errno.EMSGSIZE, errno.EINVAL)  # EINVAL: a segment does not fit (kernels before 6.14)
 ERRORS_PER_READ = 16
 HEADERS = {4: 28, 6: 48}  # bytes of IP and UDP
 
@@ -47,12 +52,15 @@ class Udp:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.side: socket.socket | None = None
+        self._back: deque[tuple[bytes, int, Address, int]] = deque()  # what `side` brought and is data
         self.v6 = sock.family == socket.AF_INET6
         self.segmenting = True
         self.dropped: Counter[str] = Counter()
         self.too_large: Any = None  # called with (address, size) when a datagram does not fit its way
         self._ancillary: dict[tuple[int, int], list[tuple[int, int, bytes]]] = {}
-        self._prepare()
+        self._mark = sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK)
+        self._prepare(sock, BUFFER)
 
     @classmethod
     def open(cls, host: str, port: int, mark: int = 0) -> Udp:
@@ -68,10 +76,7 @@ class Udp:
             advice = f' Set `listen: ["udp://0.0.0.0:{port}"]`.' if family == socket.AF_INET6 else ""
             raise UdpError(f"{where}: this system has no such sockets ({error.strerror}).{advice}") from error
         try:
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            if mark:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            _join(sock, mark)
             sock.bind((host, port))
         except OSError as error:
             sock.close()
@@ -83,25 +88,48 @@ class Udp:
             raise UdpError(f"cannot listen on {where}: {why}") from error
         return cls(sock)
 
-    def _prepare(self) -> None:
+    def _prepare(self, sock: socket.socket, buffer: int) -> None:
         ip, ip6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
         for force, plain in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
-            if not self._set(socket.SOL_SOCKET, force, BUFFER):
-                self._set(socket.SOL_SOCKET, plain, BUFFER)
-        self._set(ip, IP_MTU_DISCOVER, PMTUDISC_DO)
-        self._set(ip, IP_RECVTOS, 1)
+            if not _set(sock, socket.SOL_SOCKET, force, buffer):
+                _set(sock, socket.SOL_SOCKET, plain, buffer)
+        _set(sock, ip, IP_MTU_DISCOVER, PMTUDISC_DO)
+        _set(sock, ip, IP_RECVTOS, 1)
         if self.v6:
-            self._set(ip6, IPV6_MTU_DISCOVER, PMTUDISC_DO)
-            self._set(ip6, socket.IPV6_RECVTCLASS, 1)
-        if not self._set(socket.IPPROTO_UDP, UDP_GRO, 1):
+            _set(sock, ip6, IPV6_MTU_DISCOVER, PMTUDISC_DO)
+            _set(sock, ip6, socket.IPV6_RECVTCLASS, 1)
+        if not _set(sock, socket.IPPROTO_UDP, UDP_GRO, 1):
             log.info("this kernel has no UDP_GRO: datagrams are received one by one")
 
-    def _set(self, level: int, option: int, value: int) -> bool:
+    def guard(self, x: bytes) -> None:
+        """From now on only what may be a message for this key (X25519 form) comes in, and handshakes by `side`."""
+        self._part()
+        for sock in (self.sock, self.side):
+            if sock is not None and not attach_filter(sock, messages(x)):
+                log.info("this kernel does not filter datagrams: malformed ones cost some time each")
+
+    def _part(self) -> None:
+        """Let what is not data wait in a socket of its own.
+
+        The first was bound alone, so that a port which is taken was found to be. Both need UDP_GRO: the kernel asks
+        any one of them whether trains are wanted.
+        """
+        side = socket.socket(self.sock.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
-            self.sock.setsockopt(level, option, value)
-        except OSError:
-            return False
-        return True
+            _join(side, self._mark)
+            for sock in (self.sock, side):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            side.bind(self.sock.getsockname())
+        except OSError as error:
+            log.info("handshakes and data share one socket: %s", error)
+            side.close()
+            return
+        if not attach_selector(self.sock, kinds()):
+            log.info("handshakes and data share one socket: this kernel does not part them")
+            side.close()
+            return
+        self.side = side
+        self._prepare(side, SIDE_BUFFER)
 
     @property
     def port(self) -> int:
@@ -120,6 +148,8 @@ class Udp:
     def close(self) -> None:
         """Close it. Idempotent."""
         self.sock.close()
+        if self.side is not None:
+            self.side.close()
 
     # --- addresses
 
@@ -177,12 +207,8 @@ class Udp:
         host = str(address[0]).removeprefix("::ffff:") if version == 4 else address[0]
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                if self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK):
-                    probe.setsockopt(
-                        socket.SOL_SOCKET,
-                        socket.SO_MARK,
-                        self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_MARK),
-                    )
+                if self._mark:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
                 probe.connect((host, address[1], *address[2:]) if version == 6 else (host, address[1]))
                 level, option = (socket.IPPROTO_IP, IP_MTU) if version == 4 else (socket.IPPROTO_IPV6, 24)
                 return min(65_507, probe.getsockopt(level, option) - HEADERS[version])
@@ -232,7 +258,9 @@ class Udp:
                 log.info("segmentation of UDP does not work here: datagrams are sent one by one")
             self.segmenting = False
             self._one_by_one(datagrams, size, address, ecn)
-        elif code in TOO_LARGE:
+        elif code == errno.EMSGSIZE or (
+            code == errno.EINVAL and size
+        ):  # EINVAL: a segment, before Linux 6.14
             self.dropped["too large for the path"] += 1
             if self.too_large is not None:
                 self.too_large(address, size or len(datagrams))
@@ -243,9 +271,24 @@ class Udp:
 
     def receive_into(self, buffer: memoryview) -> tuple[int, int, Address, int] | None:
         """(bytes, size of each datagram or 0, sender, ECN field), or None where nothing waits."""
+        if self._back:
+            data, size, address, ecn = self._back.popleft()
+            buffer[: len(data)] = data
+            return len(data), size, address, ecn
+        return self._receive(self.sock, buffer)
+
+    def receive_beside(self, buffer: memoryview) -> tuple[int, int, Address, int] | None:
+        """The same from `side`. A train may have data in it: see `put_back`."""
+        return self._receive(self.side, buffer) if self.side is not None else None
+
+    def put_back(self, data: bytes, size: int, address: Address, ecn: int) -> None:
+        """Have `receive_into` bring this next."""
+        self._back.append((data, size, address, ecn))
+
+    def _receive(self, sock: socket.socket, buffer: memoryview) -> tuple[int, int, Address, int] | None:
         for _ in range(ERRORS_PER_READ):
             try:
-                count, control, _, address = self.sock.recvmsg_into((buffer,), ANCILLARY)
+                count, control, _, address = sock.recvmsg_into((buffer,), ANCILLARY)
             except BlockingIOError:
                 return None
             except OSError as error:  # an ICMP error about something sent before
@@ -259,3 +302,19 @@ class Udp:
                     ecn = data[0] & 3  # IP_TOS is one byte; the class is an int, little-endian here
             return count, size, address, ecn
         return None
+
+
+def _join(sock: socket.socket, mark: int) -> None:
+    """What must be set before a socket is bound. Raises OSError."""
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    if mark:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+
+
+def _set(sock: socket.socket, level: int, option: int, value: int) -> bool:
+    try:
+        sock.setsockopt(level, option, value)
+    except OSError:
+        return False
+    return True

@@ -133,6 +133,7 @@ class FakeUdp:
     """Stands for the underlay socket of a node, IPv4 only."""
 
     packed, text = staticmethod(Udp.packed), staticmethod(Udp.text)
+    side = None  # all comes by one socket
 
     def __init__(self, world: World, address: Address) -> None:
         self._world = world
@@ -157,6 +158,9 @@ class FakeUdp:
 
     def ceiling(self, address: Address) -> int:
         return self.interface
+
+    def guard(self, x: bytes) -> None:
+        pass
 
     def send(self, datagrams: memoryview, size: int, address: Address, ecn: int = 0) -> None:
         data = bytes(datagrams)

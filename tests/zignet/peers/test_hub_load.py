@@ -10,14 +10,15 @@ from zignet.peers import gate as gate_module
 from zignet.peers import report
 
 INITIATION, RESPONSE, COOKIE = 1, 2, 3
-FREE = 4  # instead of 100
+FREE = 4  # handshakes in a slot, when each takes a "second"
 FROM = ("198.51.100.7", 4000)
 
 
 @pytest.fixture
 def b(world: World, monkeypatch: pytest.MonkeyPatch) -> Node:
-    assert gate_module.FREE_HANDSHAKES == 100
-    monkeypatch.setattr(gate_module, "FREE_HANDSHAKES", FREE)
+    spent = gate_module.Gate.spent
+    monkeypatch.setattr(gate_module, "FREE_S", float(FREE))
+    monkeypatch.setattr(gate_module.Gate, "spent", lambda gate, seconds: spent(gate, 1.0))
     made = world.node("b")
     made.admits("allow")
     world.run(0.25)  # a fresh slot

@@ -488,7 +488,7 @@ def test_every_message_with_a_bit_changed(world: World, monkeypatch: pytest.Monk
 
 def recorded(world: World, monkeypatch: pytest.MonkeyPatch, kind: int) -> tuple[Node, Node, Datagram]:
     """Two nodes, and a message of one to the other that is still on its way. It never arrives."""
-    monkeypatch.setattr(gate_module, "FREE_HANDSHAKES", 0 if kind == COOKIE else 1 << 30)
+    monkeypatch.setattr(gate_module, "FREE_S", 0.0 if kind == COOKIE else 1e9)
     a, b = world.node("a"), world.node("b")
     a.knows(b)
     b.knows(a)

@@ -375,11 +375,12 @@ def test_lost_repeated_and_out_of_order(v6):
 
 
 @families
-def test_control_frames_between_data(v6):
+@pytest.mark.parametrize("size", [60, 300])
+def test_control_frames_between_data(v6, size):
     with host() as lab:
         link, keys = met(lab)
         made = link.tunnel.sending
-        data = stream(lab, v6, [pattern(60, n) for n in range(6)])
+        data = stream(lab, v6, [pattern(size, n) for n in range(6)])
         ping, bye = Ping(b"12345678").encode(), Farewell(FarewellReason.STOPPED).encode()
         padded = bytes(data[0][:0]) + ping + bytes(len(data[0]) - len(ping))  # of the size of the others
         frames = [data[0], data[1], padded, data[2], bye, data[3], data[4], bytes(4), data[5]]
@@ -490,7 +491,6 @@ def test_a_session_that_renews_another_is_joined_on(v6):
         assert [session for session, _ in link.tunnel.heard_data] == [before, made]
 
 
-@pytest.mark.xfail(strict=True, reason="`data_in` is set by `begin` alone, and `settle` clears it")
 def test_data_that_is_joined_on_is_data_of_its_session():
     with host() as lab:
         link, keys = met(lab)
@@ -501,7 +501,6 @@ def test_data_that_is_joined_on_is_data_of_its_session():
         assert [is_data for _, is_data in link.tunnel.heard_data] == [True, True]
 
 
-@pytest.mark.xfail(strict=True, reason="`stream` does not look whose packet is being joined")
 @families
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 @pytest.mark.parametrize("where", ["the same batch", "the next batch"])
@@ -541,11 +540,12 @@ def test_a_session_is_taken_until_its_time_is_over():
 
 
 @families
-def test_an_erased_key_opens_nothing(v6):
+@pytest.mark.parametrize("size", [60, 300])
+def test_an_erased_key_opens_nothing(v6, size):
     """Also when it goes in the middle of a batch: what a farewell does."""
     with host() as lab:
         link, keys = met(lab)
-        frames = stream(lab, v6, [pattern(60, n) for n in range(4)])
+        frames = stream(lab, v6, [pattern(size, n) for n in range(4)])
         bye = Farewell(FarewellReason.STOPPED).encode().ljust(len(frames[0]), b"\0")
         lab.hub.control = lambda link, session, *_: session.erase()
         batch = sealed(keys, [frames[0], frames[1], bye, frames[2], frames[3]])
@@ -640,17 +640,21 @@ def test_messages_that_are_no_data_go_to_the_hub_as_they_came():
 @families
 @suites
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
-def test_a_flipped_bit_costs_its_datagram_and_no_other(v6, suite, kind):
-    """Any bit of any datagram of a batch: the tail that the damaged one had covered is put back."""
+@pytest.mark.parametrize("size", [90, 300])
+def test_a_flipped_bit_costs_its_datagram_and_no_other(v6, suite, kind, size):
+    """Any bit of any datagram of a batch: the tail that the damaged one had covered is put back.
+
+    Segments of 256 bytes and more may take the quick way, smaller ones never do.
+    """
     with host() as lab:
         link, keys = met(lab, suite)
         count = 0
         for damaged in range(5):
             for byte in (0, 1, 3, 4, 7, 8, 15, 16, 17, 40, 60, 90, -17, -16, -1):
                 if kind == "tcp":
-                    frames = stream(lab, v6, [pattern(90, n + count) for n in range(5)])
+                    frames = stream(lab, v6, [pattern(size, n + count) for n in range(5)])
                 else:
-                    frames = [frame(udp(way(lab, v6, out=False), pattern(90, n + count))) for n in range(5)]
+                    frames = [frame(udp(way(lab, v6, out=False), pattern(size, n + count))) for n in range(5)]
                 batch = [bytearray(each) for each in sealed(keys, frames, count)]
                 batch[damaged][byte] ^= 1 << (count % 8) or 1
                 expected = rebuilt(lab, [one for n, one in enumerate(frames) if n != damaged])
@@ -661,11 +665,12 @@ def test_a_flipped_bit_costs_its_datagram_and_no_other(v6, suite, kind):
 
 
 @families
-def test_all_damaged_but_one(v6):
+@pytest.mark.parametrize("size", [90, 300])
+def test_all_damaged_but_one(v6, size):
     for good in range(4):
         with host() as lab:
             _, keys = met(lab)
-            frames = stream(lab, v6, [pattern(90, n) for n in range(4)])
+            frames = stream(lab, v6, [pattern(size, n) for n in range(4)])
             batch = [bytearray(each) for each in sealed(keys, frames)]
             for n, each in enumerate(batch):
                 each[30] ^= n != good
@@ -728,17 +733,17 @@ def test_lengths_that_lie(v6, name):
     """As the slow path says, nothing is written; and what was joined before leaves whole."""
     protocol, flags, body = INNER[name]
     wrong = bytes((protocol, flags | v6, 0, 64)) + body
-    with host() as lab:
+    with host(plain=False) as lab:
         _, keys = met(lab)
         with pytest.raises(BadFrame):
             rebuild(wrong, *way(lab, v6, out=False))
         data = stream(lab, v6, [b"1", b"2", b"3", b"4"])
         frames = [data[0], data[1], wrong, data[2], data[3]]
-        for first, batches in enumerate(
-            (trains(sealed(keys, frames)), [[each] for each in sealed(keys, frames, 5)])
+        for count, batches in enumerate(
+            (trains(sealed(keys, frames)), [[each] for each in sealed(keys, frames, 5)]), 1
         ):
             assert lab.read(*batches) == rebuilt(lab, data)
-            assert lab.receiver.dropped == {"malformed": first + 1}
+            assert (lab.receiver.dropped + lab.dropped).total() == count
 
 
 UNKNOWN = {
@@ -771,14 +776,15 @@ def test_the_rest_is_handed_over_as_it_was_sealed(name):
         assert not lab.receiver.dropped
 
 
-@pytest.mark.xfail(strict=True, reason="`begin` drops what RFC 9868 allows, and `rebuild` carries")
 def test_surplus_behind_a_datagram_stays():
-    with host() as lab:
+    """RFC 9868: bytes of the IP packet behind the UDP length are options. The slow path carries them."""
+    with host(plain=False) as lab:
         _, keys = met(lab)
         packet = bytearray(udp(way(lab, False, out=False), b"abSURPLUS"))
         packet[24:26] = (10).to_bytes(2, "big")
         packet[26:28] = bytes(2)
-        assert lab.read([keys.seal(0, strip(packet))]) == rebuilt(lab, [strip(packet)])
+        data = [frame(udp(way(lab, False, out=False), b"x" * 9)), strip(packet)]
+        assert lab.read(sealed(keys, data)) == rebuilt(lab, data)
 
 
 # --- counters
@@ -846,10 +852,11 @@ def test_the_window_grows_in_place_and_stays_small_until_then():
 
 
 @families
-def test_a_replay_is_dropped_whatever_its_place(v6):
+@pytest.mark.parametrize("size", [60, 300])
+def test_a_replay_is_dropped_whatever_its_place(v6, size):
     with host() as lab:
         _, keys = met(lab)
-        frames = stream(lab, v6, [pattern(60, n) for n in range(4)])
+        frames = stream(lab, v6, [pattern(size, n) for n in range(4)])
         batch = sealed(keys, frames)
         assert lab.read(batch + batch) == rebuilt(lab, frames)
         assert lab.read(batch[:1], batch[3:], batch) == []
@@ -857,11 +864,12 @@ def test_a_replay_is_dropped_whatever_its_place(v6):
 
 
 @families
-def test_a_long_stream_over_the_windows_end(v6):
+@pytest.mark.parametrize("size", [30, 300])
+def test_a_long_stream_over_the_windows_end(v6, size):
     """The quick way marks what it opens, too: every counter of a long run is known afterwards."""
     with host() as lab:
         _, keys = met(lab)
-        frames = stream(lab, v6, [pattern(30, n) for n in range(60)])
+        frames = stream(lab, v6, [pattern(size, n) for n in range(60)])
         for first in (0, 480, 8160, 16_350, 2**33 - 30):
             opening = lab.openings[7]
             opening.__init__(aead(*keys[:2]), False, 7)
@@ -878,9 +886,6 @@ def test_a_long_stream_over_the_windows_end(v6):
             assert lab.read(batch) == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="counters of 2^60 and more are taken; compiled, 2^64 - 1 empties the window"
-)
 def test_counters_end():
     """Protocol §4: at most 2^60 messages with one key."""
     with host() as lab:
@@ -980,7 +985,7 @@ class Watching:
 
 
 @families
-@pytest.mark.parametrize("size", [1, 100, 1400])
+@pytest.mark.parametrize("size", [1, 300, 1400])
 def test_nothing_is_written_outside_of_the_packet(v6, size):
     """Of the buffer that frames are opened into: the headers in front, the frames, and no byte around them."""
     with host() as lab:
@@ -1006,7 +1011,6 @@ def test_nothing_is_written_outside_of_the_packet(v6, size):
             assert plain[end:] == FILL * (len(plain) - end)
 
 
-@pytest.mark.xfail(strict=True, reason="`frame_slices` makes 65,535 views where pieces have one byte")
 def test_tiny_segments_do_not_cost_megabytes():
     """A peer chooses the sizes of its segments, and so how many views of the buffer there are to keep."""
     with host() as lab:
@@ -1026,7 +1030,7 @@ def test_tiny_segments_do_not_cost_megabytes():
 def kinds(lab):
     """Frames of every kind, in flows of a few."""
     ports = st.sampled_from([(1, 2), (3, 4)])
-    size = st.sampled_from([0, 1, 40, 200, 200, 200])
+    size = st.sampled_from([0, 1, 40, 200, 300, 300, 300])
     segments = st.builds(
         lambda v6, n, size, count, flags, ports: stream(
             lab, v6, [pattern(size, n + k) for k in range(count)], 1000 + n, flags=flags, ports=ports

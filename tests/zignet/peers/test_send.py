@@ -147,9 +147,6 @@ def test_udp_without_a_checksum_stays_without():
         assert frame[10:12] == b"\0\0"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="`flush` tells the link of 0 bytes of data: it begins to wait for an answer"
-)
 @headers
 def test_udp_over_ipv6_without_a_checksum_is_not_carried(header):
     packet = bytearray(udp(OUT[True], b"x"))
@@ -308,7 +305,6 @@ def test_a_plain_segment_larger_than_the_path_is_cut(v6, header):
         assert keys.open(datagrams(lab.give(packet))) == frames_of(packet, 700 - 4 - 32)
 
 
-@pytest.mark.xfail(strict=True, reason="`tcp` cuts it: every piece is a SYN, or says where urgent data ends")
 @families
 @pytest.mark.parametrize("flags", [SYN, URG | ACK])
 def test_what_no_kernel_segments_is_not_cut(v6, flags):
@@ -372,7 +368,6 @@ def test_hundreds_of_sizes_in_turn():
             count += len(frames)
 
 
-@pytest.mark.xfail(strict=True, reason="`frame_slices` makes 65,535 views where datagrams have one byte")
 def test_tiny_datagrams_do_not_cost_megabytes():
     """A program chooses the sizes of its datagrams (UDP_SEGMENT), and so how many views of the buffer there are."""
     with host() as lab:
@@ -605,7 +600,6 @@ class Failing:
         return self.cipher.encrypt_into(*arguments)
 
 
-@pytest.mark.xfail(strict=True, reason="`end`, `count` and `sent` stay as the fault found them")
 def test_a_fault_of_ours_costs_one_packet():
     """Nothing of it goes out with the next one, which may be for somebody else."""
     with host() as lab:

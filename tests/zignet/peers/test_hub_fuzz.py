@@ -1,0 +1,9 @@
+import pytest
+
+from tests.zignet.peers.fuzz_hub import TARGETS, run
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_briefly(target, seed):
+    assert run(target, seed, inputs=15) == 15

@@ -1,0 +1,104 @@
+"""What the control socket answers about peers: the real handler and `Report`, over a hub in memory."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.zignet.peers.hubs import Node, World, met
+from zignet.control import ControlSession, RequestError, handler_for
+from zignet.report import Report
+
+
+def answers_of(hub: Any) -> Report:
+    node: Any = SimpleNamespace(hub=hub)
+    return Report(node)
+
+
+@pytest.fixture
+def pair(world: World) -> tuple[Node, Node]:
+    a, b = world.node("a"), world.node("b")
+    met(world, a, b)
+    return a, b
+
+
+def ask(world: World, node: Node, **request: Any) -> list[dict[str, Any]]:
+    """A request, and all of its answer, asked for as the packet loop does."""
+    parts = []
+    for part in handler_for(answers_of(node.hub))(request):
+        if part:
+            parts.append(dict(part))
+        else:
+            world.run(0.05)
+    return parts
+
+
+def test_peers(world: World, pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    (answer,) = ask(world, a, do="peers")
+    (row,) = answer["peers"]
+    assert (row["name"], row["key"], row["state"]) == ("b", b.key.name, "connected")
+    others = [world.node(f"n{number}") for number in range(30)]
+    for one in others:
+        a.knows(one)
+    parts = ask(world, a, do="peers", all=True)
+    assert [len(part["peers"]) for part in parts] == [25, 6]
+
+
+def test_ping(world: World, pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    for text in ("b", b.key.name, b.key.base58, "100.64.0.2"):
+        (answer,) = ask(world, a, do="ping", peer=text)
+        assert answer["ping"]["key"] == b.key.name
+        assert answer["ping"]["rtt_s"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("nobody", "nobody here is called nobody"),
+        ("100.64.0.99", "nobody here is called 100.64.0.99"),
+        ("x" * 56, "is not|no name|not a"),
+    ],
+)
+def test_ping_of_nobody(world: World, pair: tuple[Node, Node], text: str, says: str) -> None:
+    a, _ = pair
+    before = a.state()
+    with pytest.raises(RequestError, match=says):
+        ask(world, a, do="ping", peer=text)
+    assert a.state() == before
+
+
+def test_a_mistyped_key_says_so(world: World, pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    name = b.key.name
+    with pytest.raises(RequestError, match="checksum"):
+        ask(world, a, do="ping", peer=name[:5] + ("a" if name[5] != "a" else "b") + name[6:])
+
+
+@pytest.mark.parametrize("request_", [{"do": "peers"}, {"do": "ping", "peer": "b"}])
+def test_a_node_without_peers(request_: dict[str, Any]) -> None:
+    with pytest.raises(RequestError, match="this node has no peers"):
+        list(handler_for(answers_of(None))(request_))
+
+
+def test_a_whole_session(world: World, pair: tuple[Node, Node]) -> None:
+    """In lines of JSON: what is not there yet makes the connection wait, and not the loop."""
+    a, _ = pair
+    session = ControlSession(handler_for(answers_of(a.hub)))
+    session.receive(b'{"do":"ping","peer":"b"}\n{"do":"peers"}\n{"do":"ping","peer":"zzz"}\n')
+    sent = b""
+    waits = 0
+    while session.wants_write or session.waiting:
+        if session.waiting:
+            waits += 1
+            world.run(0.05)
+            session.resume()
+        data = bytes(session.pending())
+        session.sent(len(data))
+        sent += data
+    lines = sent.splitlines()
+    assert [line[:8] for line in lines] == [b'{"ping":', b'{"end":t', b'{"peers"', b'{"end":t', b'{"error"']
+    assert 1 <= waits <= 5

@@ -1,0 +1,111 @@
+"""What the kernel drops, or sorts, before this program is woken for it: classic BPF, the language of tcpdump's filters.
+
+`messages` drops a datagram that is none of the protocol's (§2), and an initiation that is for another key. `kinds`
+parts data from all else, for two sockets of one port. Both only look at the beginning of what may be a train of
+datagrams of one sender (UDP_GRO): lengths are least lengths, because the last of a train may be of another kind.
+"""
+
+from __future__ import annotations
+
+import array
+import socket
+import struct
+
+from zignet.noise import COOKIE_SIZE, INITIATION_SIZE, RESPONSE_SIZE, MessageType, Suite
+
+__all__ = ["attach_filter", "attach_selector", "kinds", "messages"]
+
+SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF = 26, 51  # asm-generic/socket.h
+
+# linux/bpf_common.h, linux/filter.h
+LOAD_WORD, LOAD_BYTE, LOAD_LENGTH = (
+    0x20,
+    0x30,
+    0x80,
+)  # big-endian; a load from beyond the end drops the datagram
+IF_EQUAL, IF_AT_LEAST = 0x15, 0x35
+RETURN = 0x06
+ALL = 0xFFFFFFFF
+_STEP = struct.Struct("=HBBI")  # struct sock_filter
+_PROGRAM = struct.Struct("@HP")  # struct sock_fprog
+
+HEADER = 8  # bytes of UDP's header: a filter sees it, a selector does not
+DATA_LEAST = 36  # protocol §2
+DST = 8  # where an initiation says whom it is for (§3)
+
+Step = tuple[int, int, int, int]  # operation, steps to leap if true, if false, operand
+
+
+def messages(x: bytes) -> list[Step]:
+    """Passes what may be a message for the node whose key has this X25519 form."""
+    return [
+        (LOAD_WORD, 0, 0, HEADER),  # type, suite, and the reserved bytes
+        *_case(MessageType.DATA, 0, _least(DATA_LEAST)),
+        *(
+            step
+            for suite in Suite
+            for step in (
+                *_case(MessageType.INITIATION, suite, [*_words(x), *_least(INITIATION_SIZE)]),
+                *_case(MessageType.RESPONSE, suite, _least(RESPONSE_SIZE)),
+            )
+        ),
+        *_case(MessageType.COOKIE, 0, _least(COOKIE_SIZE)),
+        (RETURN, 0, 0, 0),
+    ]
+
+
+def kinds() -> list[Step]:
+    """Gives 0 for data, 1 for all else."""
+    return [
+        (LOAD_BYTE, 0, 0, 0),
+        (IF_EQUAL, 0, 1, MessageType.DATA),
+        (RETURN, 0, 0, 0),
+        (RETURN, 0, 0, 1),
+    ]
+
+
+def _case(kind: int, suite: int, then: list[Step]) -> list[Step]:
+    """If a message begins so, then this; it must return."""
+    return [(IF_EQUAL, 0, len(then), kind << 24 | suite << 16), *then]
+
+
+def _least(size: int) -> list[Step]:
+    """Pass what has this many bytes, and nothing else."""
+    return [
+        (LOAD_LENGTH, 0, 0, 0),
+        (IF_AT_LEAST, 0, 1, size + HEADER),
+        (RETURN, 0, 0, ALL),
+        (RETURN, 0, 0, 0),
+    ]
+
+
+def _words(x: bytes) -> list[Step]:
+    """Drop what has not these bytes at DST."""
+    steps: list[Step] = []
+    for at in range(0, len(x), 4):
+        steps += [
+            (LOAD_WORD, 0, 0, HEADER + DST + at),
+            (IF_EQUAL, 1, 0, int.from_bytes(x[at : at + 4], "big")),
+            (RETURN, 0, 0, 0),
+        ]
+    return steps
+
+
+def attach_filter(sock: socket.socket, program: list[Step]) -> bool:
+    """Have the kernel run it on what comes for this socket. False: it does not."""
+    return _attach(sock, SO_ATTACH_FILTER, program)
+
+
+def attach_selector(sock: socket.socket, program: list[Step]) -> bool:
+    """Have it choose, for each datagram, the socket of this one's port: 0 is the first that was bound."""
+    return _attach(sock, SO_ATTACH_REUSEPORT_CBPF, program)
+
+
+def _attach(sock: socket.socket, option: int, program: list[Step]) -> bool:
+    steps = array.array("B", b"".join(_STEP.pack(*step) for step in program))
+    address, _ = steps.buffer_info()
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, option, _PROGRAM.pack(len(program), address))
+    except OSError:  # a kernel, or a sandbox, without it
+        return False
+    return True
