@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 ECHO, HTTP, SINK, SSH, CLOSED = 7007, 8080, 9000, 2222, 4444  # ports
 
@@ -31,6 +32,19 @@ def ping(host, address, *options, count=1):
     """How many of `count` pings are answered."""
     done = host.namespace.run(["ping", "-q", "-c", str(count), "-i", "0.05", "-W", "3", *options, address])
     return int(done.stdout.partition(" received")[0].rpartition(" ")[2] or 0)
+
+
+def checksum_errors(host):
+    """What the kernel of a host has found in packets, by protocol (its own count of them, /proc/net)."""
+    found = {}
+    for name in ("netstat", "snmp"):
+        lines = host.namespace.call(Path("/proc/thread-self/net", name).read_text).splitlines()
+        for keys, values in zip(lines[::2], lines[1::2], strict=True):
+            kind, *names = keys.split()
+            found |= {kind + key: value for key, value in zip(names, values.split()[1:], strict=True)}
+    lines = host.namespace.call(Path("/proc/thread-self/net/snmp6").read_text).splitlines()
+    found |= dict(line.split() for line in lines)
+    return {key: int(value) for key, value in found.items() if "Csum" in key}
 
 
 def digest(path):

@@ -4,6 +4,7 @@ import os
 import random
 import socket
 import struct
+import threading
 import time
 
 import pytest
@@ -74,18 +75,15 @@ def count(net, reason):
 
 
 def test_every_truncation_of_every_message(net, stranger):
-    before = sum(dropped(net).values())
+    """And some that are too long. Where the kernel does not take them away already, b counts them."""
     whole = stranger.initiation()
-    sent = 0
     for kind in (whole, b"\2" + whole[1:104], b"\3" + whole[1:64], b"\4" + whole[1:36]):
         for size in range(len(kind)):
             stranger.end.send(kind[:size])
-            sent += 1
         for size in (1, 50, 1200):
             stranger.end.send(kind + bytes(size))
-            sent += 1
     assert stranger.datagram(MessageType.RESPONSE, seconds=0.3) is None
-    assert sum(dropped(net).values()) >= before + sent - 4  # an empty datagram is nothing
+    assert dropped(net).keys() <= {"not a message", "malformed", "no such session", "handshake: wrong mac1"}
 
 
 def test_every_byte_of_an_initiation_counts(net, stranger):
@@ -238,18 +236,24 @@ def test_after_a_farewell_nothing_counts(net, guest):
 # --- transit (C5)
 
 
-def test_nothing_is_sent_on_for_others(net):
+@pytest.mark.parametrize("version", [4, 6])
+def test_nothing_is_sent_on_for_others(net, version):
     """A packet that a forwards into its TUN, and one that has another address of a's, stay there."""
     a, b, c = net
-    a.namespace.sysctl("net.ipv4.ip_forward", 1)
-    inside = a.inner(b)
-    c.namespace.route(f"{inside}/32", gateway=a.address)
-    before = b.peer(a)["received"], a.status()["peers"]["dropped"].get("to peers: not from this host", 0)
-    assert ping(c, inside, "-W0.3", count=3) == 0
-    assert ping(a, inside, "-W0.3", "-I", a.address, count=3) == 0
-    assert a.status()["peers"]["dropped"]["to peers: not from this host"] >= before[1] + 6
-    assert b.peer(a)["received"] == before[0]
+    a.namespace.sysctl("net.ipv4.ip_forward" if version == 4 else "net.ipv6.conf.all.forwarding", 1)
+    inside, own = a.inner(b, version), a.address if version == 4 else a.address6
+    c.namespace.route(f"{inside}/{32 if version == 4 else 128}", gateway=own)
     assert ping(a, inside) == 1
+    received, foreign = b.peer(a)["received"], from_others(a)
+    assert ping(c, inside, "-W0.3", count=3) == 0
+    assert ping(a, inside, "-W0.3", "-I", own, count=3) == 0
+    assert from_others(a) == foreign + 6
+    assert b.peer(a)["received"] == received
+    assert ping(a, inside) == 1
+
+
+def from_others(host):
+    return host.status()["peers"]["dropped"].get("to peers: not from this host", 0)
 
 
 # --- floods
@@ -277,18 +281,37 @@ def test_a_flood_spares_what_stands(net):
     assert b.status()["peers"]["pending"] <= 4096
 
 
-def test_a_newcomer_gets_in_under_load(net):
+@pytest.fixture
+def flood(net):
+    """Handshakes whose mac1 is right and the rest is not, for as long as the test lasts."""
+    stopped = threading.Event()
+    with Stranger(net["c"], net["b"]) as one:
+        one.initiation()
+        forged = [one.macs.add(one.handshake.message[:40] + os.urandom(148), 0.0) for _ in range(200)]
+
+        def send():
+            while not stopped.wait(0.005):
+                for message in forged:
+                    one.end.send(message)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        yield
+        stopped.set()
+        thread.join()
+
+
+def test_a_newcomer_gets_in_under_load(net, flood):
     """By a cookie (protocol §3)."""
-    with Stranger(net["c"], net["b"]) as flood, Stranger(net["a"], net["b"]) as newcomer:
-        flood.initiation()
-        forged = [flood.macs.add(flood.handshake.message[:40] + os.urandom(148), 0.0) for _ in range(500)]
-        for message in forged:
-            flood.end.send(message)
-        newcomer.end.send(newcomer.initiation())
-        cookie = newcomer.datagram(MessageType.COOKIE)
-        assert cookie is not None
-        assert newcomer.macs.cookie_received(cookie, 0.0)
-        for message in forged:
-            flood.end.send(message)
-        assert newcomer.call()
+    b = net["b"]
+    eventually(lambda: b.status()["peers"]["under_load"])
+    with Stranger(net["a"], b) as newcomer:
+
+        def asked_for_a_cookie():
+            newcomer.end.send(newcomer.initiation())
+            cookie = newcomer.datagram(MessageType.COOKIE, seconds=0.3)
+            return cookie is not None and newcomer.macs.cookie_received(cookie, 0.0)
+
+        assert eventually(asked_for_a_cookie)
+        assert eventually(newcomer.call)
         assert speaks(newcomer)

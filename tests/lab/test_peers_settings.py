@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from tests.lab.peers import bytes_round, ping, servers, udp
+from tests.lab.peers import bytes_round, checksum_errors, ping, servers, udp
 from zignet.lab.hosts import PORT, Hosts
 
 pytestmark = [pytest.mark.root, pytest.mark.packet_path]
@@ -41,6 +41,7 @@ def pair(request, net):
         if config["peers"] == "no endpoint":
             config["peers"] = [{"name": "a", "key": net["a"].key}]
         net.start(host.name, config)
+    net.checksum_errors = [checksum_errors(host) for host in net]
     net.mtu_wanted = 8972 if request.param == "jumbo" else 1472
     yield net
     for host in net:
@@ -64,6 +65,7 @@ def test_it_carries_everything(pair):
                     assert len(end.recv(65536)) == size
             assert bytes_round(near, inside, 2 << 20) == 2 << 20
             assert ping(near, inside, "-s", "9000") == 1
+    assert [checksum_errors(host) for host in pair] == pair.checksum_errors
     assert a.peer(b)["path_mtu"] == b.peer(a)["path_mtu"] == pair.mtu_wanted
     for host in pair:
         assert host.status()["peers"]["dropped"] == {}

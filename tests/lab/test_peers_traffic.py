@@ -15,6 +15,7 @@ from tests.lab.peers import (
     HTTP,
     SINK,
     SSH,
+    checksum_errors,
     digest,
     eventually,
     family,
@@ -35,6 +36,7 @@ SIZE = 50 << 20  # bytes
 def net(request):
     with Hosts("a", "b") as hosts:
         hosts.start_all(version=request.param)
+        hosts.checksum_errors = [checksum_errors(host) for host in hosts]
         with servers(hosts["b"]):
             yield hosts
 
@@ -214,6 +216,10 @@ def test_an_address_that_nobody_has_is_unreachable(net, version):
 
 def test_a_host_is_one_hop_away(net, b):
     assert ping(net["a"], b, "-t", "1") == 1
+
+
+def test_the_kernel_found_nothing_wrong(net):
+    assert [checksum_errors(host) for host in net] == net.checksum_errors
 
 
 def test_no_fault_was_logged(net):

@@ -9,7 +9,7 @@ from nacl.exceptions import CryptoError
 
 from zignet.identity.field import D, P, y_of
 
-__all__ = ["public_of", "why_bad", "x25519_of"]
+__all__ = ["is_good", "public_of", "why_bad", "x25519_of"]
 
 ORDER = 2**252 + 27742317777372353535851937790883648493  # of the base point, a prime (RFC 8032 §5.1)
 # The y of the points of order 8 is one of these or its negative
@@ -37,12 +37,18 @@ def x25519_of(eds: Sequence[bytes]) -> list[bytes | None]:
     found: list[bytes | None] = [None] * len(eds)
     for at, u in _us([y_of(ed) for ed in eds]):
         x = u.to_bytes(32, "little")
-        try:
-            if crypto_scalarmult(_SCALAR, x) == x:
-                found[at] = x
-        except (CryptoError, RuntimeError):  # u of small order, which _us leaves out already
-            continue
+        if is_good(x):
+            found[at] = x
     return found
+
+
+def is_good(x: bytes) -> bool:
+    """Whether the X25519 form of a point of the curve is that of one of prime order."""
+    try:
+        product: bytes = crypto_scalarmult(_SCALAR, x)
+    except (CryptoError, RuntimeError):  # it is of small order
+        return False
+    return product == x
 
 
 def _us(ys: list[int]) -> list[tuple[int, int]]:

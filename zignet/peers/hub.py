@@ -84,6 +84,7 @@ SEEN_S = 60.0  # how often the store is told who was there
 SWEEP_S = 5.0  # how late an unfinished frame may be given up
 RECHECK_S = 30.0  # how often the policy is asked again
 MOST_PINGS = 64  # of one peer, unanswered
+NAMED_PER_S = 10  # newcomers, in the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,8 @@ class Hub:
         self.local = local
         self.key = secret.public
         self.table = Table()
+        self._newcomers: list[Peer] = []  # of this turn
+        self._named = (0, 0)  # a second, and how many newcomers it has had
         self._live: dict[Link, None] = {}  # the links, in the order of their making
         self.indices = Indices(os.urandom)
         self.store = store(keep=self._is_busy)
@@ -415,7 +418,8 @@ class Hub:
     def _usable(self, link: Link, session: Session) -> None:
         """Send what waits, or the keepalive that confirms the session."""
         self.handshakes += 1
-        log.debug("%s: a new session, %s", link.peer.name, session)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s: a new session, %s", link.peer.name, session)
         waiting = link.taken()
         for packet in waiting:
             self.gateway.feed_read(packet)
@@ -548,9 +552,11 @@ class Hub:
             return
         todo = link.tunnel.opened(session, now, False)
         ended: list[actions.Action] = [action for action in todo if isinstance(action, actions.Superseded)]
-        self._tunnel(link, ended)  # on the path as it still is
+        if ended:
+            self._tunnel(link, ended)  # on the path as it still is
+            todo = [action for action in todo if action not in ended]
         self._paths(link, link.paths.confirmed(session.origin, address, now))
-        self._tunnel(link, [action for action in todo if action not in ended])
+        self._tunnel(link, todo)
 
     def _welcome(self, link: Link) -> bool:
         """A stranger has become a peer: it gets an address."""
@@ -561,7 +567,7 @@ class Hub:
         if known is not None and known.link is not None:  # two handshakes of one stranger: the newest wins
             known.link.tunnel.forget()
             self._forget(known.link)
-        address = self.store.address_for(key.x, int(time.time()))
+        address = self.store.give(key.x, int(time.time()))
         if address is None:
             self.dropped["no address is left for a new peer"] += 1
             return False
@@ -570,8 +576,23 @@ class Hub:
         self._live[link] = None
         link.between(self.local.address4, self.local.address6)
         self.table.add(link.peer)
-        log.info("%s has connected, and is %s here", key.name, ".".join(map(str, link.peer.address4)))
+        if not self._newcomers:
+            self.loop.soon(self._welcomed)
+        self._newcomers.append(link.peer)
         return True
+
+    def _welcomed(self) -> None:
+        """The addresses of this turn's newcomers are written, all at once."""
+        self.store.save()
+        newcomers, self._newcomers = self._newcomers, []
+        second, count = int(self.loop.now), self._named[1]
+        if second != self._named[0]:
+            if count > NAMED_PER_S:
+                log.info("%d more have connected", count - NAMED_PER_S)
+            count = 0
+        for peer in newcomers[: max(0, NAMED_PER_S - count)]:
+            log.info("%s has connected, and is %s here", peer.key.name, ".".join(map(str, peer.address4)))
+        self._named = second, count + len(newcomers)
 
     def moved(self, link: Link, address: Any, size: int) -> None:
         """An authentic datagram came from another address than the path's."""
@@ -655,21 +676,16 @@ class Hub:
 
     def _caller(self, responder: Responder, now: float) -> Link | None:
         """Whose initiation this is, if it may come in."""
-        peer = self.table.by_key.get(responder.remote)
-        if peer is not None:
-            if not matches(responder.payload.key, responder.remote):
-                self.dropped["handshake: a key that is not its own"] += 1
-                return None
-            key = peer.key
-        else:
-            try:
-                key = PublicKey.from_bytes(responder.payload.key)
-            except BadKey:
-                self.dropped["handshake: not a key"] += 1
-                return None
-            if key.x != responder.remote or key == self.key:
-                self.dropped["handshake: a key that is not its own"] += 1
-                return None
+        ed, x = responder.payload.key, responder.remote
+        if x == self.key.x or not matches(ed, x):
+            self.dropped["handshake: a key that is not its own"] += 1
+            return None
+        peer = self.table.by_key.get(x)
+        try:
+            key = PublicKey.from_forms(ed, x) if peer is None else peer.key
+        except BadKey:
+            self.dropped["handshake: not a key"] += 1
+            return None
         decision = self.admission.admit(key, now)
         if not decision.allowed:
             self.dropped["handshake: not admitted"] += 1

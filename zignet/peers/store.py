@@ -2,6 +2,7 @@
 
     store = Store(state_dir, network, aliases, keep=lambda key: ..., note=log.warning)
     store.addresses_for(keys)      {X25519 form: IPv4 address as a number}, new keys get the lowest free one
+    store.give(key, wall)          the same for one who comes now: what is new is in the file when `save` returns
     store.fix({key: address})      what the configuration says wins, and whoever had that address moves
     store.saw([Seen(...)])         when and where peers were last seen
 
@@ -107,11 +108,14 @@ class Store:
         self._fixed: frozenset[bytes] = frozenset()
         self._free: list[list[int]] = []  # [start, stop) of holes, the last one first; empty: look for more
         self._highest = 0  # host that was given to anybody in this run
+        # key -> host, wall; every transaction begins with them
+        self._unsaved: dict[bytes, tuple[int, int]] = {}
         self._in_memory = False
         self._db = self._open()
 
     def close(self) -> None:
         """Let go of the file."""
+        self.save()
         with suppress(sqlite3.Error):
             self._db.close()
 
@@ -127,6 +131,29 @@ class Store:
         hosts = self._do(lambda: self._hosts_for(wanted, wall))
         self._highest = max(self._highest, max(hosts.values(), default=0))
         return {key: self._base + host for key, host in hosts.items()}
+
+    def give(self, key: bytes, wall: int) -> int | None:
+        """As `address_for`, without a transaction for each new key: call `save`, soon, for all of them."""
+        if key in self._unsaved:
+            return self._base + self._unsaved[key][0]
+        query = "SELECT host FROM peers WHERE key = ? AND host >= ? AND host < ?"
+        try:
+            row = self._db.execute(query, (key, _FIRST, self._stop)).fetchone()
+        except sqlite3.Error:
+            return self.address_for(key, wall)  # where it is seen to
+        if row is not None:
+            return self._base + int(row[0])
+        if not self._free:
+            return self.address_for(key, wall)
+        (host,) = self._next(1)
+        self._unsaved[key] = host, wall
+        self._highest = max(self._highest, host)
+        return self._base + host
+
+    def save(self) -> None:
+        """Write what was given."""
+        if self._unsaved:
+            self._do(lambda: None)
 
     def fix(self, fixed: Mapping[bytes, int]) -> dict[bytes, int | None]:
         """Give these keys these addresses. Returns who had one of them, and has another now (None: none was left).
@@ -160,13 +187,16 @@ class Store:
         given: dict[bytes, int] = {}
         while len(given) < len(keys) and (hosts := self._take(len(keys) - len(given), busy)):
             some = dict(zip(keys[len(given) :], hosts, strict=False))
-            self._db.executemany(
-                "INSERT INTO peers (key, host, first_seen, last_seen) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT (key) DO UPDATE SET host = excluded.host",
-                [(key, host, wall, wall) for key, host in some.items()],
-            )
+            self._insert((key, host, wall, wall) for key, host in some.items())
             given.update(some)
         return given
+
+    def _insert(self, rows: Iterable[tuple[bytes, int, int, int]]) -> None:
+        self._db.executemany(
+            "INSERT INTO peers (key, host, first_seen, last_seen) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (key) DO UPDATE SET host = excluded.host",
+            rows,
+        )
 
     def _take(self, count: int, busy: frozenset[bytes]) -> list[int]:
         """Free hosts, lowest first: up to `count`, at least one, or none if there is none."""
@@ -175,6 +205,10 @@ class Store:
             self._free = [list(hole) for hole in self._db.execute(_FREE, bounds)][::-1]
         if not self._free:
             self._free = [[host, host + 1] for host in self._recycle(busy)][::-1]
+        return self._next(count)
+
+    def _next(self, count: int) -> list[int]:
+        """The lowest of those that are known to be free."""
         hosts: list[int] = []
         while self._free and len(hosts) < count:
             start, stop = self._free.pop()
@@ -242,8 +276,10 @@ class Store:
         while True:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
+                self._insert((key, host, wall, wall) for key, (host, wall) in self._unsaved.items())
                 done = work()
                 self._db.execute("COMMIT")
+                self._unsaved = {}
                 return done
             except BaseException as error:
                 self._free = []

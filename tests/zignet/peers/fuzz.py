@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import argparse
 import random
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from nat.packet import Packet
 from tests.nat.world import VIRTIO
-from tests.zignet.peers import hubs
 from tests.zignet.peers.pair import (
     ALL,
     CSUM,
@@ -299,49 +296,11 @@ def joined(frames: list[bytes]) -> list[bytes]:
     return [frame for frame in done if frame is not None]
 
 
-CONTROL = FRAMES[-8:]
-
-
-# Invariant: whatever a peer says, nothing is raised, no peer is invented, what is kept of it is bounded, and the one
-# who said it can still be talked to (after a new handshake, if it said farewell).
-def fuzz_hub(rng: random.Random) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        world = hubs.World(Path(directory))
-        try:
-            a, b = world.node("a"), world.node("b")
-            hubs.met(world, a, b)
-            for _ in range(20):
-                link = a.link(b)
-                session = link.tunnel.sending if link is not None else None
-                if session is None or rng.random() < 0.1:
-                    messages = [one.data for one in world.sent[:8]]
-                    world.throw(b, mutate(rng, rng.choice(messages), messages) or b"\0", a.address)
-                else:
-                    frames = [mutate(rng, rng.choice(CONTROL), CONTROL).ljust(4, b"\0") for _ in range(3)]
-                    for frame in frames:
-                        a.hub.sender.frames(link, session, [frame], b.address, rng.random() < 0.5)
-                world.run(rng.choice((0.0, 0.1, 0.6, 20.0)))
-                b.take()
-                a.take()
-            hub = b.hub
-            assert (len(hub.table), len(hub.links()), hub.pending) == (1, 1, 0)
-            assert len(hub.indices.openings) <= 5  # protocol §5
-            assert len(hub.indices.tunnels) <= 6
-            world.run(20.0)
-            a.take()
-            b.send(a, b"still there?")
-            world.run(30.0)
-            assert a.heard() == [b"still there?"]
-        finally:
-            world.close()
-
-
 TARGETS: list[Callable[[random.Random], None]] = [
     fuzz_receiver,
     fuzz_neighbours,
     fuzz_garbage,
     fuzz_sender,
-    fuzz_hub,
 ]
 
 

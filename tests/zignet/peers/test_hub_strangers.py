@@ -266,7 +266,7 @@ def test_what_is_no_key(world: World, b: Node, claims: bytes) -> None:
     b.admits("allow")
     before = b.state()
     knock(b, Stranger(77), claims=claims)
-    assert b.dropped()["handshake: not a key"] == 1
+    assert b.dropped()["handshake: a key that is not its own"] == 1
     assert (b.state(), world.sent) == (before, [])
 
 
