@@ -88,7 +88,8 @@ class Way:
         payload, self.times = KINDS[kind]
         self.frames = max(1, payload // PIECE)
         self.frame = min(ROOM, 4 + TCP + payload)
-        self.cipher = aead(suite, os.urandom(32))
+        self.key = os.urandom(32)
+        self.cipher = aead(suite, self.key)
         self.loop: Any = SimpleNamespace(now=1.0)
         self.wire = Nowhere()
         self.raw = bytearray(HEADER + 65_600)
@@ -102,8 +103,7 @@ class Way:
 
     def link(self, suite: Suite) -> Any:
         """Of a peer with one session, whose keys are the same in both directions."""
-        big = suite == Suite.AES
-        sealing, opening = Sealing(self.cipher, big, 7), Opening(self.cipher, big, 7)
+        sealing, opening = Sealing(suite, self.key, 7), Opening(suite, self.key, 7)
         tunnel = Tunnel(None, bytes(32))  # type: ignore[arg-type]
         peer = Peer(SecretKey(bytes(32)).public, None, PEER4, PEER6)
         hub: Any = SimpleNamespace(arm=lambda link: None)

@@ -182,7 +182,7 @@ class Node:
         engine, loop = self.engine, self.loop
         service = ControlService(loop, place.listener, handler_for(Report(self)))
         watch = AddressWatch(self.tun.name)
-        if self.config.tun.descriptor is None and self.config.proxy.mode == "global":
+        if self.config.tun.descriptor is None:
             loop.watch(watch.fileno(), Addresses(watch, self._resync), READ)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: loop.stop())
@@ -227,8 +227,12 @@ class Node:
         self.loop.stop()
 
     def _resync(self) -> None:
-        """The host's own addresses changed; the rules that keep its own traffic out follow."""
+        """The host's own addresses changed; the rules that keep its own traffic out follow, and peers are told."""
         log.info("the host's addresses changed")
+        if self.hub is not None:
+            self.hub.roam()
+        if self.config.proxy.mode != "global":
+            return
         threading.Thread(target=quietly, args=(lambda: sync(self.plan),), daemon=True).start()
 
     def _hang_up(self) -> None:

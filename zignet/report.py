@@ -174,6 +174,8 @@ class Report:
         except BadKey as error:
             raise RequestError(str(error)) from error
         if found is None:
+            if hub.is_own(peer):
+                raise RequestError(f"{peer} is this node itself")
             raise RequestError(
                 f"nobody here is called {peer}: it is a name or a key of a peer in the configuration, of one that is "
                 "connected, or a local address (see `zignet peers`)"

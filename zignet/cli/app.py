@@ -234,7 +234,7 @@ def ping(
         str,
         typer.Argument(metavar="PEER", help="A name, a key or a local address.", autocompletion=_peer_names),
     ],
-    count: Annotated[int, typer.Option("-n", "--count", min=0, help="How many; 0: until Ctrl-C.")] = 4,
+    count: Annotated[int, typer.Option("-c", "-n", "--count", min=0, help="How many; 0: until Ctrl-C.")] = 4,
     interval: Annotated[float, typer.Option("-i", "--interval", min=0.01, metavar="SECONDS")] = 1.0,
     as_json: Json = False,
 ) -> None:

@@ -139,7 +139,7 @@ def show(console: Console, found: Answer) -> None:
 
     explanation, destination = found.explanation, found.destination
     host = destination.name or destination.address or ""
-    leaves = "leaves by" if found.enters else "does not enter ZigNet; it would leave by"
+    leaves = "leaves by" if found.enters else "meets no rule; by the rules it would leave by"
     console.print(
         f"[bold]{escape(printable(host))}[/] port {destination.port}/{destination.protocol} {leaves} "
         f"[bold]{escape(explanation['exit'])}[/]{' (refused)' if explanation['refused'] else ''}"
@@ -188,6 +188,8 @@ def _outside(config: Config, address: str) -> str | None:
     ip = ip_address(address)
     if ip.is_loopback or ip.is_link_local or ip.is_multicast:
         return f"{address} does not leave this machine or its link, so it never enters ZigNet"
+    if config.listening and ip in (config.tun.range if ip.version == 4 else config.tun.range6):
+        return f"{address} is an address of peers (tun.range): it goes to whoever has it, sealed (see `zignet peers`)"
     for network in config.proxy.bypass:
         if ip in network:
             return f"{address} is in proxy.bypass ({network}), so it never enters ZigNet"

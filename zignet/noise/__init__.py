@@ -13,8 +13,9 @@ Five nouns carry the package:
 
 Nothing here reads a socket, a clock or a file: bytes and `now` in, values out.
 
-**Secrets in memory.** The static and the ephemeral secrets and the cipher keys in use are in OpenSSL's memory,
-which overwrites them when it releases them. What passes through Python cannot be overwritten, because its bytes
+**Secrets in memory.** The static and the ephemeral secrets and the ciphers in use are in OpenSSL's memory, which
+overwrites them when it releases them. A session's keys are bytearrays beside them (`zignet.peers.ready` says why),
+overwritten when the session ends. What passes through Python cannot be overwritten, because its bytes
 are immutable: Diffie-Hellman results, chaining keys, the transport keys between `Split` and `Keys`. They are
 let go of as soon as they have been used, which in CPython frees them at once, but their memory keeps its content
 until it is used again. `Keys` holds bytearrays, and `Keys.erase` overwrites them. No secret is in a `repr`, an

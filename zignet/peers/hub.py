@@ -16,7 +16,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv6Network
+from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,6 @@ from zignet.noise import (
     Stamps,
     Static,
     Suite,
-    aead,
 )
 from zignet.peers import actions
 from zignet.peers.admission import ConfiguredAdmission
@@ -186,7 +185,6 @@ class Hub:
             self._part(link, FarewellReason.STOPPED)
         for link in self._pending.values():
             link.tunnel.forget()
-        self._remember(again=False)
         self.store.close()
         if self._key_log is not None:
             self._key_log.close()
@@ -226,6 +224,9 @@ class Hub:
                     link.tunnel.psk, link.tunnel.keepalive_s = NO_PSK, 0.0
                     self._locate(link)
                     self.table.add(peer)
+        for link in self.links():  # the file may have another content
+            if link.peer.settings is not None and link.peer.settings.psk_file is not None:
+                link.tunnel.psk = self._psk(link.peer.settings)
         self._recheck(again=False)
 
     def _settings_of(self, x: bytes) -> PeerConfig | None:
@@ -253,6 +254,11 @@ class Hub:
         self.table.add(peer)
         if peer.link is not None:
             peer.link.between(self.local.address4, self.local.address6)
+
+    def roam(self) -> None:
+        """This host's addresses have changed: whoever we talk to shall see it at once, and not when we have data."""
+        for link in self.links():
+            self._control(link, Keepalive().encode())
 
     def links(self) -> list[Link]:
         """Whoever we talk to, or try to."""
@@ -486,7 +492,6 @@ class Hub:
             link.timer.cancel()
             link.timer = None
         link.unsent = None
-        link.paths.silent()  # or its deadline would have a timer made for the dead
         if link.peer.link is not link:  # a stranger's, that never became valid
             self._sweep_pending()
             return
@@ -736,16 +741,14 @@ class Hub:
             self._key_log.write(
                 keylog.format_line(suite, local_index, remote_index, bytes(send), bytes(receive), key.name)
             )
-        big = suite == Suite.AES
-        return Sealing(aead(suite, send), big, remote_index), Opening(aead(suite, receive), big, local_index)
+        return Sealing(suite, send, remote_index), Opening(suite, receive, local_index)
 
     # --- now and then
 
-    def _remember(self, again: bool = True) -> None:
+    def _remember(self) -> None:
         """Tell the store who was there."""
         self._saw(link for link in self.links() if link.tunnel.sending is not None)
-        if again:
-            self.loop.call_later(SEEN_S, self._remember)
+        self.loop.call_later(SEEN_S, self._remember)
 
     def _saw(self, links: Iterable[Link]) -> None:
         wall = time.time() - self.loop.now
@@ -785,6 +788,17 @@ class Hub:
         link.pings[token] = time.monotonic()
         self._control(link, Ping(token).encode())
         return token
+
+    def is_own(self, text: str) -> bool:
+        """Whether a person means this node itself: a key in any form, or a local address of its own."""
+        try:
+            return ip_address(text).packed in (self.local.address4, self.local.address6)
+        except ValueError:
+            pass
+        try:
+            return PublicKey.from_text(text) == self.key
+        except BadKey:
+            return False
 
     def connect(self, link: Link) -> None:
         """Make a session, if there is none."""

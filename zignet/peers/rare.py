@@ -43,7 +43,7 @@ log = logging.getLogger("zignet.peers")
 
 SEALED = 32  # bytes that a data message adds to its frame
 TCP_OVER = {4: 20, 6: 20}  # bytes of a TCP header without options, which the MSS does not count
-REFUSALS_PER_S = 20  # to one peer
+REFUSALS_PER_S = 20  # to all peers together
 
 
 class Rare:
@@ -86,7 +86,7 @@ class Rare:
         partial = gateway.header != 0 and gateway.raw[0] & 1 != 0
         try:
             for piece in self._cut(packet, super_packet):
-                self.send(link, strip(piece, partial=partial), partial=partial)
+                self.send(link, strip(piece, partial=partial))
         except ValueError as error:  # BadFrame, or too large even for fragments
             self._dropped[f"to peers: {error}"] += 1
             if packet.protocol not in (Ip.TCP, Ip.UDP, Ip.ICMP, Ip.ICMPV6):
@@ -111,7 +111,7 @@ class Rare:
                 datagram[4:6] = (len(datagram) - 40).to_bytes(2, "big")
             yield bytes(datagram)
 
-    def send(self, link: Link, frame: bytes, *, partial: bool = False, is_data: bool = True) -> None:
+    def send(self, link: Link, frame: bytes, *, is_data: bool = True) -> None:
         """Send a frame on the path in use, in pieces if need be."""
         session = link.ready(self._loop.now)
         if session is None:

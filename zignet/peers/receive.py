@@ -24,6 +24,8 @@ import cython
 from cryptography.exceptions import InvalidTag
 
 from nat.checksum import adjust, adjust_udp, finish, sum16
+from zignet.noise import Suite, aead
+from zignet.peers.ready import gone, made
 
 if cython.compiled:
     from cython.cimports.cpython.bytearray import PyByteArray_AS_STRING
@@ -50,7 +52,7 @@ MOST_DATAGRAMS: cython.int = 64  # of one super-datagram: UDP_MAX_SEGMENTS of li
 WINDOW = 8_192  # counters, protocol §4
 FULL: cython.int = WINDOW
 END: cython.ulonglong = 1 << 60  # of counters, protocol §4
-SMALL: cython.int = 512  # counters: what a session starts with
+SMALL: cython.int = 64  # counters: what a session starts with, most have no more
 
 TCP: cython.int = 6
 UDP: cython.int = 17
@@ -66,6 +68,8 @@ GSO_TCPV4: cython.int = 1
 GSO_TCPV6: cython.int = 4
 GSO_UDP_L4: cython.int = 5
 
+_NEVER = float("inf")
+_EMPTY = bytearray()  # nobody writes into it
 _COUNTER = struct.Struct("<Q")
 _NONCE = struct.Struct(">Q")
 _DATA = struct.Struct("<IIQ")
@@ -74,32 +78,49 @@ _SEQUENCE = struct.Struct(">I")
 
 @cython.cclass
 class Opening:
-    """The receiving half of a session: its AEAD, the counters that it has seen (RFC 6479), whose it is."""
+    """The receiving half of a session: its key, the counters that it has seen (RFC 6479), whose it is."""
 
-    decrypt: Any
+    decrypt: Any  # None: the cipher must be made first, see `zignet.peers.ready`
+    key: Any  # a bytearray of our own; None: erased
     session: Any = cython.declare(object, visibility="public")
     peer: Any = cython.declare(object, visibility="public")  # None until the session is valid
     index = cython.declare(cython.uint, visibility="readonly")
-    big: cython.bint
+    big: cython.bint  # AES-GCM: the nonce is big-endian (protocol §4)
     until = cython.declare(cython.double, visibility="public")  # REJECT_AFTER_TIME, in monotonic seconds
     next: cython.ulonglong  # one more than the greatest counter seen
-    seen: bytearray  # a bit for each counter, by its remainder; grows with the session
+    few: cython.ulonglong  # a bit for each of the first SMALL counters, as long as there are no others
+    seen: bytearray  # a bit for each counter, by its remainder; empty as long as there are few
     received = cython.declare(cython.ulonglong, visibility="readonly")  # messages
 
-    def __init__(self, aead: Any, big_endian: bool, index: int) -> None:
-        self.decrypt = aead.decrypt_into
+    def __init__(self, suite: Suite, key: bytes | bytearray, index: int) -> None:
+        self.decrypt = None
+        self.key = bytearray(key)
         self.session = None
         self.peer = None
         self.index = index
-        self.big = big_endian
-        self.until = float("inf")
+        self.big = suite == Suite.AES
+        self.until = _NEVER
         self.next = 0
         self.received = 0
-        self.seen = bytearray(SMALL // 8)
+        self.few = 0
+        self.seen = _EMPTY
+
+    def wake(self) -> None:
+        """Make the cipher."""
+        if self.key is not None:
+            self.decrypt = aead(Suite.AES if self.big else Suite.CHACHA, self.key).decrypt_into
+            made(self)
+
+    def rest(self) -> None:
+        """Let go of the cipher; the key stays."""
+        self.decrypt = None
 
     def erase(self) -> None:
-        """Drop the key."""
-        self.decrypt = None
+        """Overwrite the key. Idempotent."""
+        if self.key is not None:
+            self.key[:] = bytes(len(self.key))
+        self.key = self.decrypt = None
+        gone(self)
 
     @property
     def expected(self) -> int:
@@ -112,6 +133,8 @@ class Opening:
         if counter >= self.next:
             return True
         size: cython.ulonglong = len(self.seen) * 8
+        if size == 0:
+            return not (self.few >> counter) & 1
         if self.next - counter > size:
             return False
         bit: cython.ulonglong = counter % size
@@ -120,26 +143,29 @@ class Opening:
     @cython.ccall
     def mark(self, counter: cython.ulonglong) -> cython.void:
         """Remember a fresh counter, once the seal was found good."""
+        self.received += 1
         size: cython.ulonglong = len(self.seen) * 8
+        if size == 0:
+            if counter < SMALL:
+                self.few |= cython.cast(cython.ulonglong, 1) << counter
+                self.next = max(self.next, counter + 1)
+                return
+            self.grow()
+            size = FULL
         if counter >= self.next:
-            if counter >= size and size < FULL:
-                self.grow()
-                size = FULL
             self.forget(counter, size)
             self.next = counter + 1
         bit: cython.ulonglong = counter % size
         self.seen[bit >> 3] |= 1 << (bit & 7)
-        self.received += 1
 
     @cython.cfunc
     def mark_run(self, count: cython.Py_ssize_t) -> cython.void:
         """Remember the next `count` counters, which came in order."""
         at: cython.ulonglong = self.next
         end: cython.ulonglong = at + count
-        size: cython.ulonglong = len(self.seen) * 8
-        if end > size and size < FULL:
+        if not self.seen:
             self.grow()
-            size = FULL
+        size: cython.ulonglong = FULL
         bit: cython.ulonglong
         while at < end:
             bit = at % size
@@ -173,10 +199,11 @@ class Opening:
 
     @cython.cfunc
     def grow(self) -> cython.void:
-        """From the small window, whose bits stand where they belong until its first wrap, to the full one."""
-        larger = bytearray(FULL // 8)
-        larger[: len(self.seen)] = self.seen
-        self.seen = larger
+        """From the first few counters to the full window."""
+        self.seen = bytearray(FULL // 8)
+        k: cython.int
+        for k in range(SMALL // 8):
+            self.seen[k] = (self.few >> (8 * k)) & 0xFF
 
 
 @cython.cclass
@@ -246,7 +273,7 @@ class Receiver:
         self.frame_cache = {}
         self.peer = None
         self.opening = None
-        self.head = self.payload = self.size = self.pieces = 0
+        self.head = self.payload = self.size = self.pieces = self.sequence = 0
         self.bytes_in = self.data_in = 0
         self.packets_out = 0
         self.look_at_offload()
@@ -313,6 +340,7 @@ class Receiver:
         plain: cython.Py_ssize_t = size - HEADER - TAG
         covered: cython.Py_ssize_t = FRAME + self.head
         piece: cython.Py_ssize_t = plain - covered
+        step: cython.uint = piece
         payload: cython.Py_ssize_t = self.payload
         if piece != self.size or payload % piece or piece < LEAST_QUICK:
             return at
@@ -325,6 +353,8 @@ class Receiver:
         saved: bytearray = self.saved
         sealed: list[Any] = self.sealed_slices(size)
         frames: list[Any] = self.frame_slices(plain, piece)
+        if opening.decrypt is None:
+            opening.wake()
         decrypt: Any = opening.decrypt
         nonce: bytearray = self.nonce
         received: bytearray = self.rx
@@ -381,7 +411,7 @@ class Receiver:
                     break
                 buffer[put : put + covered] = saved
             put += piece
-            sequence = (sequence + cython.cast(cython.uint, piece)) & 0xFFFFFFFF
+            sequence = (sequence + step) & 0xFFFFFFFF
         if not cython.compiled and (lost or other):
             self.saved[:covered] = saved
         if done:
@@ -503,6 +533,8 @@ class Receiver:
                 self.nonce_view[4 + k] = (counter >> (8 * (7 - k) if opening.big else 8 * k)) & 0xFF
         else:
             (_NONCE if opening.big else _COUNTER).pack_into(self.nonce, 4, counter)
+        if opening.decrypt is None:
+            opening.wake()
         try:
             opening.decrypt(
                 self.nonce,

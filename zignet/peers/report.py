@@ -143,15 +143,13 @@ def ping(hub: Hub, peer: Peer) -> Iterable[Ping | None]:
         )
 
     while link.ready(hub.loop.now) is None:
-        if peer.link is not link:
-            link = hub.wake(peer)
+        if peer.link is not link or hub.loop.now > begun + CONNECT_S:
+            yield result(None, "no answer to the handshake")
+            return
         if link.is_lost:
             endpoint = peer.settings.endpoint if peer.settings is not None else None
             known = f"its endpoint {endpoint} can't be found" if endpoint else "no endpoint is configured"
             yield result(None, f"{known}, and it has not come by itself")
-            return
-        if hub.loop.now > begun + CONNECT_S:
-            yield result(None, "no answer to the handshake")
             return
         yield None
     token = hub.ping(link)

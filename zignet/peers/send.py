@@ -20,6 +20,9 @@ from typing import Any
 
 import cython
 
+from zignet.noise import Suite, aead
+from zignet.peers.ready import gone, made
+
 if cython.compiled:
     from cython.cimports.libc.string import memcpy
 
@@ -57,22 +60,37 @@ _SEQUENCE = struct.Struct(">I")
 
 @cython.cclass
 class Sealing:
-    """The sending half of a session: its AEAD, its counter, the index by which the receiver knows it."""
+    """The sending half of a session: its key, its counter, the index by which the receiver knows it."""
 
-    encrypt: Any
+    encrypt: Any  # None: the cipher must be made first, see `zignet.peers.ready`
+    key: Any  # a bytearray of our own; None: erased
     counter = cython.declare(cython.ulonglong, visibility="public")  # of the next message
     index = cython.declare(cython.uint, visibility="readonly")
-    big: cython.bint  # the nonce's byte order (protocol §4)
+    big: cython.bint  # AES-GCM: the nonce is big-endian (protocol §4)
 
-    def __init__(self, aead: Any, big_endian: bool, index: int) -> None:
-        self.encrypt = aead.encrypt_into
+    def __init__(self, suite: Suite, key: bytes | bytearray, index: int) -> None:
+        self.encrypt = None
+        self.key = bytearray(key)
         self.counter = 0
         self.index = index
-        self.big = big_endian
+        self.big = suite == Suite.AES
+
+    def wake(self) -> None:
+        """Make the cipher."""
+        if self.key is not None:
+            self.encrypt = aead(Suite.AES if self.big else Suite.CHACHA, self.key).encrypt_into
+            made(self)
+
+    def rest(self) -> None:
+        """Let go of the cipher; the key stays."""
+        self.encrypt = None
 
     def erase(self) -> None:
-        """Drop the key."""
-        self.encrypt = None
+        """Overwrite the key. Idempotent."""
+        if self.key is not None:
+            self.key[:] = bytes(len(self.key))
+        self.key = self.encrypt = None
+        gone(self)
 
 
 @cython.cfunc
@@ -295,7 +313,7 @@ class Sender:
     ) -> cython.bint:
         """A ping or its answer. False: not for this path (errors quote addresses)."""
         kind: cython.int = self.view[l4]
-        if end - l4 > link.room - FRAME:
+        if end - l4 > link.room - FRAME or (self.header and self.view[0] & NEEDS_CSUM):
             return False
         if flags & V6:
             if kind not in {128, 129}:
@@ -427,6 +445,8 @@ class Sender:
         if self.count == SEGMENTS or self.end + length + HEADER + TAG > BYTES:
             self.sent += self.end
             self.leave()
+        if sealing.encrypt is None:
+            sealing.wake()
         end: cython.Py_ssize_t = self.end
         counter: cython.ulonglong = sealing.counter
         sealing.counter = counter + 1

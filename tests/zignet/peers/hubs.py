@@ -296,11 +296,10 @@ class Node:
         self.transport.address_ = (f"192.0.2.{number}", port)
         self.world.nodes[self.address] = self
 
-    def peer(self, other: Node | PublicKey) -> Any:
-        key = other if isinstance(other, PublicKey) else other.key
-        return self.hub.table.by_key.get(key.x)
+    def peer(self, other: Node | Stranger) -> Any:
+        return self.hub.table.by_key.get(other.key.x)
 
-    def link(self, other: Node) -> Any:
+    def link(self, other: Node | Stranger) -> Any:
         peer = self.peer(other)
         return None if peer is None else peer.link
 

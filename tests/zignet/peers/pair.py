@@ -23,7 +23,7 @@ from nat.fragments import Reassembler
 from nat.gateway import Gateway
 from tests.nat.world import NO_VIRTIO, VIRTIO, Device, Written
 from zignet.identity import SecretKey
-from zignet.noise import Suite, aead
+from zignet.noise import Suite
 from zignet.peers.hub import Hub
 from zignet.peers.peer import Link, Peer
 from zignet.peers.rare import Rare
@@ -287,8 +287,7 @@ class Keys(NamedTuple):
 def session(link: Link, suite: Suite, index: int, key: bytes | None = None) -> tuple[Session, Keys]:
     """A session of one's own with both halves on the same key, to send on and to receive on."""
     key = key or os.urandom(32)
-    big = suite == Suite.AES
-    sealing, opening = Sealing(aead(suite, key), big, index), Opening(aead(suite, key), big, index)
+    sealing, opening = Sealing(suite, key, index), Opening(suite, key, index)
     made = Session(link.tunnel, (sealing, opening), (index, index), suite, bytes(8), PEER, True, 0.0)
     opening.session = made
     opening.peer = link
@@ -308,9 +307,8 @@ def join(one: Host, other: Host, suite: Suite = Suite.AES, room: int = ROOM) -> 
     """Two hosts that know each other: a session each way, and each one's own addresses for the other."""
     links = one.knows(PLACE4, PLACE6, PEER, room), other.knows(OTHER4, OTHER6, PEER, room)
     keys = os.urandom(32), os.urandom(32)
-    big = suite == Suite.AES
     for link, host, out, back in ((links[0], one, 0, 1), (links[1], other, 1, 0)):
-        halves = Sealing(aead(suite, keys[out]), big, 7), Opening(aead(suite, keys[back]), big, 7)
+        halves = Sealing(suite, keys[out], 7), Opening(suite, keys[back], 7)
         made = Session(link.tunnel, halves, (7, 7), suite, bytes(8), PEER, True, 0.0)  # type: ignore[arg-type]
         halves[1].session, halves[1].peer = made, link
         link.tunnel.sending = made

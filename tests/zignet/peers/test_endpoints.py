@@ -344,6 +344,23 @@ def test_the_address_behind_a_name_changes(
     assert a.link(b).address == b.address
 
 
+def test_a_name_that_leads_to_the_wrong_place_at_first(
+    world: World, resolver: Resolver, named: tuple[Node, Node]
+) -> None:
+    """Each attempt without an answer asks again."""
+    a, b = named
+    resolver.names["b.example"] = ["192.0.2.99"]
+    a.send(b, b"x")
+    answered(world, a)
+    world.run(6.0)
+    answered(world, a)
+    resolver.names["b.example"] = [b.address[0]]
+    for _ in range(10):
+        world.run(1.0)
+        answered(world, a)
+    assert b.heard() == [b"x"]
+
+
 def test_an_answer_that_comes_when_the_peer_has_come_itself(
     world: World, resolver: Resolver, named: tuple[Node, Node]
 ) -> None:

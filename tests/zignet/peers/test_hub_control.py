@@ -31,6 +31,8 @@ from zignet.peers.peer import Link
 from zignet.wire import keylog, parse_data, unseal
 from zignet.wire.frame import Answer, Challenge, Farewell, Ping, Pong, Protocol, Refusal, Refused
 
+pytestmark = pytest.mark.packet_path
+
 INITIATION, RESPONSE, DATA = 1, 2, 4
 
 
@@ -113,6 +115,27 @@ def test_a_ping_without_a_handshake(world: World) -> None:
     result = ask(world, a, b)  # b does not admit a
     assert (result["rtt_s"], result["error"], result["path"]) == (None, "no answer to the handshake", "")
     assert world.now - begun == pytest.approx(report.CONNECT_S, abs=0.2)
+
+
+@pytest.mark.parametrize("how", ["denied", "taken out"])
+def test_a_ping_of_a_peer_that_goes_meanwhile(world: World, how: str) -> None:
+    """It does not come back for it."""
+    a, b = world.node("a"), world.node("b")
+    a.admits("allow")
+    a.knows(b)
+    world.fate = lambda one: ()
+    asked = iter(report.ping(a.hub, a.peer(b)))
+    assert next(asked) is None
+    world.run(1.0)
+    if how == "denied":
+        a.admits("allow", deny=[b])
+    else:
+        a.forgets(b)
+        a.admits("deny")
+    result = next(asked)
+    assert result is not None
+    assert result["error"] == "no answer to the handshake"
+    assert a.state()["links"] == a.state()["tunnels"] == 0
 
 
 def test_a_ping_of_a_peer_that_nobody_knows_the_way_to(world: World) -> None:
@@ -218,6 +241,17 @@ def test_padding_is_answered_with_the_size_that_came(world: World, pair: tuple[N
     world.run(0.06)
     (answer,) = world.of(DATA, b)
     assert len(answer.data) == 16 + 4 + 40 + 16
+
+
+def test_a_challenge_is_answered_to_where_it_came_from(world: World, pair: tuple[Node, Node]) -> None:
+    """Whatever the path in use: that is what it asks about."""
+    a, b = pair
+    old = a.address
+    a.move(77)
+    send_control(a, b, Challenge(bytes(16), 3).encode())
+    world.run(DELAY + 0.001)
+    (answer,) = [one for one in world.of(DATA, b) if len(one.data) == 76]
+    assert answer.target == a.address != old
 
 
 # --- refusals
@@ -386,6 +420,17 @@ def test_links_of_many_kinds_leave_nothing_behind(world: World) -> None:
         state = node.state()
         assert (state["tunnels"], state["openings"], state["links"], state["pending"]) == (0, 0, 0, 0)
         assert state["timers"] == count
+
+
+def test_no_timer_is_left_for_the_dead(world: World) -> None:
+    """On a path whose size is never asked about again before its next search, ten minutes after the last."""
+    a, b = world.node("a"), world.node("b")
+    a.transport.interface = b.transport.interface = 1232
+    before = a.state()["timers"]
+    met(world, a, b)
+    world.run(545)
+    assert a.state()["links"] == 0
+    assert a.state()["timers"] == before
 
 
 def test_what_waits_for_a_link_that_ends_is_told(world: World, pair: tuple[Node, Node]) -> None:

@@ -25,6 +25,8 @@ from tests.zignet.peers.pair import echo, tcp, udp
 from zignet.noise import Suite
 from zignet.peers import hub as hub_module
 
+pytestmark = pytest.mark.packet_path
+
 INITIATION, RESPONSE, DATA = 1, 2, 4
 
 

@@ -2,6 +2,8 @@ import pytest
 
 from tests.zignet.peers.fuzz_hub import TARGETS, run
 
+pytestmark = pytest.mark.packet_path
+
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__)
 @pytest.mark.parametrize("seed", [1, 2])

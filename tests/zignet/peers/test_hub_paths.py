@@ -10,6 +10,8 @@ import pytest
 from tests.zignet.peers.hubs import DELAY, Datagram, Node, World, elsewhere, met
 from zignet.peers import report
 
+pytestmark = pytest.mark.packet_path
+
 INITIATION, RESPONSE, DATA = 1, 2, 4
 LURKER = ("198.51.100.66", 6666)
 SEALED = 32
@@ -213,6 +215,32 @@ def test_a_handshake_from_elsewhere(world: World, pair: tuple[Node, Node]) -> No
     b.send(a, b"straight")
     world.run(1.0)
     assert b"straight" in a.heard()
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_first_message_of_a_session_from_elsewhere(world: World, again: bool) -> None:
+    """Copied on the way, and faster than the original. The path is where the handshake came from, and where it was."""
+    a, b = world.node("a"), world.node("b")
+    if again:
+        met(world, a, b)
+        world.run(121)
+        b.take()
+    else:
+        a.knows(b)
+        b.knows(a)
+
+    def fate(one: Datagram) -> tuple[Datagram, ...]:
+        copy = replace(elsewhere(one, LURKER), delay=DELAY / 2)
+        return (copy, one) if one.target == b.address and one.data[0] == DATA else (one,)
+
+    world.fate = fate
+    a.send(b, b"x")
+    world.run(0.3)
+    assert b.connected(a)
+    assert b.link(a).address == a.address
+    b.send(a, b"straight")
+    world.run(1.0)
+    assert a.heard() == [b"straight"]
 
 
 # --- how large

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
 import pytest
 
-from tests.zignet.peers.hubs import HOST_UNREACHABLE, Node, World, icmp_error, met, payload, source
+from tests.zignet.peers.hubs import HOST_UNREACHABLE, Node, Stranger, World, icmp_error, met, payload, source
 from tests.zignet.peers.pair import udp
 
 INITIATION, RESPONSE, DATA = 1, 2, 4
+KEEPALIVE = 36  # bytes
 
 
 @pytest.fixture
@@ -75,6 +77,27 @@ def test_a_peer_that_is_taken_out_and_still_admitted(world: World, pair: tuple[N
     a.send(b, talk_again)
     world.run(1.0)
     assert b.heard() == [talk_again]
+
+
+def test_the_settings_of_a_peer_go_with_it(world: World, tmp_path: Path) -> None:
+    """It stays as a stranger: nobody keeps it alive, and it needs no pre-shared key."""
+    path = tmp_path / "psk"
+    path.write_text("11" * 32 + "\n")
+    path.chmod(0o600)
+    a, b = world.node("a"), world.node("b")
+    met(world, a, b, psk_file=path, keepalive_s=25)
+    b.admits("allow")
+    b.forgets(a)
+    a.knows(b)
+    world.run(121)
+    a.send(b, b"renewed without")
+    world.run(1.0)
+    assert b.heard() == [b"renewed without"]
+    assert b.hub.handshakes == 2
+    world.run(15)
+    world.sent.clear()
+    world.run(100)
+    assert not any(len(one.data) == KEEPALIVE for one in world.sent)
 
 
 @pytest.mark.parametrize("how", ["deny", "default"])
@@ -191,12 +214,14 @@ def test_a_node_that_stops_says_farewell(
 
 def test_nothing_is_left_of_a_node_that_stopped(world: World, pair: tuple[Node, Node]) -> None:
     a, b = pair
-    session = a.link(b).tunnel.sending
+    a.admits("allow")
+    world.throw(a, Stranger(77).begin(a))
+    session, hub = a.link(b).tunnel.sending, a.hub
     a.send(b, b"x")
-    a.hub.close()
-    hub = a.hub
+    assert hub.pending == 1
+    hub.close()
     assert hub.indices.tunnels == hub.indices.openings == {}
-    assert (hub.links(), hub.pending) == ([], 0)
+    assert hub.links() == []
     assert session.opening is None
 
 

@@ -11,9 +11,10 @@ import pytest
 
 from tests.zignet.peers.hubs import DELAY, OWN4, Datagram, Node, Stranger, World, met
 from zignet.identity import PublicKey
-from zignet.noise import MacMaker
+from zignet.noise import HandshakeError, MacMaker, Responder, Suite
 from zignet.peers import gate as gate_module
 from zignet.peers import hub as hub_module
+from zignet.wire import seal
 
 INITIATION, RESPONSE, COOKIE, DATA = 1, 2, 3, 4
 FROM = ("198.51.100.7", 4000)
@@ -179,6 +180,43 @@ def test_two_initiations_of_one_stranger(world: World, b: Node) -> None:
     s.send(b, b"still there")
     world.run(1.0)
     assert b.heard() == [b"still there"]
+
+
+def test_two_sessions_of_one_stranger_both_become_valid(world: World, b: Node) -> None:
+    """The later one wins, and nothing is left of the other."""
+    b.admits("allow")
+    stranger = Stranger(77)
+    sessions = []
+    for index in (11, 12):
+        knock(b, stranger, index=index)
+        stranger.initiator.finish(world.sent[-1].data)
+        sessions.append((stranger.initiator.keys.send, stranger.initiator.remote_index))
+    assert b.hub.pending == 2
+    for number, (key, index) in enumerate(sessions):
+        world.throw(b, seal(Suite.CHACHA, bytes(key), index, 0, bytes(4)), FROM)
+        state = b.state()
+        assert (state["known"], state["links"], state["tunnels"] + number, state["stored"]) == (1, 1, 2, 1)
+    assert b.link(stranger).tunnel.sending.remote_index == 12
+    world.run(16)
+    state = b.state()
+    assert (state["pending"], state["tunnels"], state["openings"]) == (0, 1, 1)
+
+
+def test_a_handshake_that_fails_leaves_no_link(
+    world: World, monkeypatch: pytest.MonkeyPatch, b: Node
+) -> None:
+    """A peer of the configuration, whose ephemeral key is no good."""
+
+    def answer(*_: object) -> bytes:
+        raise HandshakeError("a public key of low order")
+
+    monkeypatch.setattr(Responder, "answer", answer)
+    peer = Stranger(77)
+    b.knows(peer.key, None)
+    before = b.state()
+    knock(b, peer)
+    assert b.dropped() == {"handshake: a public key of low order": 1}
+    assert (b.state(), world.sent) == (before, [])
 
 
 def test_no_address_is_left(world: World) -> None:
