@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from zignet.bench.engine import Engine, EngineFailure, zignet_version
 from zignet.bench.world import TunnelWorld
+from zignet.control import ControlError
 from zignet.lab.hosts import Host
 
 __all__ = ["TUNNELS", "Tunnel"]
@@ -84,7 +85,7 @@ def known(host: Host, other: Host) -> str:
     """The address that a host has for another one; empty as long as it has none."""
     try:
         return host.inner(other)
-    except (RuntimeError, LookupError):
+    except (ControlError, LookupError):
         return ""
 
 
