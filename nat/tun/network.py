@@ -159,14 +159,15 @@ class Network:
         extra: dict[str, object] = {"scope": LINK} if version == 4 else {}
         if source := self.plan.address(version):
             extra["prefsrc"] = source
+        peers = {str(ip_network(block)) for block in self.plan.peers}
         for block, table in sorted(routes):
             family, index = FAMILIES[version], self.host.index
-            extra["metrics"] = self._metrics(block)
+            extra["metrics"] = self._metrics(block in peers)
             self.ip.route("replace", family=family, dst=block, oif=index, table=table, proto=OWNER, **extra)
 
-    def _metrics(self, block: str) -> dict[str, object]:
+    def _metrics(self, to_peers: bool) -> dict[str, object]:
         """Of a route: the far end of those to peers is not on this host."""
-        if block not in map(str, map(ip_network, self.plan.peers)):
+        if not to_peers:
             return {"cc_algo": CONGESTION_CONTROL}
         return {"mtu": self.plan.peer_mtu} if self.plan.peer_mtu else {}
 

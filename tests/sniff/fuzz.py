@@ -6,15 +6,14 @@ repeatable by its seed; a failure prints the seed of the input and the input.
 
 from __future__ import annotations
 
-import argparse
 import random
-import time
 from collections.abc import Callable
 from itertools import pairwise
 
 from sniff import DatagramSniffer, Found, Outcome, StreamSniffer
 from sniff.hostname import authority_name, host_name
 from sniff.hpack import HpackError, decode_fields
+from tests.fuzzing import main
 from tests.sniff.initials import VERSIONS, ack, crypto, initial, other_long
 from tests.sniff.vectors import load
 
@@ -176,30 +175,5 @@ TARGETS: list[Callable[[random.Random], bytes]] = [
 ]
 
 
-def run(target: Callable[[random.Random], bytes], seed: int, *, seconds: float = 0, inputs: int = 0) -> int:
-    """Runs one target for a number of seconds or of inputs; returns how many inputs it saw."""
-    end = time.monotonic() + seconds
-    done = 0
-    while done < inputs if inputs else time.monotonic() < end:
-        rng = random.Random(f"{seed}:{done}")
-        try:
-            target(rng)
-        except BaseException:
-            print(f"{target.__name__}: failed at seed {seed}, input {done}")
-            raise
-        done += 1
-    return done
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="for all targets together")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    options = parser.parse_args()
-    for target in TARGETS:
-        done = run(target, options.seed, seconds=options.seconds / len(TARGETS))
-        print(f"{target.__name__}: {done} inputs, seed {options.seed}, no failure")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, TARGETS)

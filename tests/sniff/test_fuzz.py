@@ -1,6 +1,7 @@
 import pytest
 
-from tests.sniff.fuzz import TARGETS, run
+from tests.fuzzing import run
+from tests.sniff.fuzz import TARGETS
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__)

@@ -19,6 +19,8 @@ from zignet.cli.files import VARIABLE, find, load, state_dir
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from zignet.config import Config
+
 __all__ = ["app", "run"]
 
 _MOST_PEERS = 100  # of one table
@@ -119,15 +121,20 @@ def _main(
     options.verbosity = -1 if quiet else verbose
 
 
+def _while_typing(context: typer.Context) -> Config | None:
+    """For completion: the configuration in use, or None where it can't be read."""
+    given = context.find_root().params.get("config")
+    try:
+        return load(find(Path(given) if given else None))
+    except Exception:  # there is nobody to tell while a line is being typed
+        return None
+
+
 def _exit_names(context: typer.Context, incomplete: str) -> list[str]:
     """Completion: the exits of the configuration in use."""
-    root = context.find_root()
-    given = root.params.get("config")
-    try:
-        config = load(find(Path(given) if given else None))
-    except Exception:  # there is nobody to tell while a line is being typed
-        return []
-    return [name for name in ("direct", "block", *config.exits) if name.startswith(incomplete)]
+    config = _while_typing(context)
+    names = ("direct", "block", *config.exits) if config is not None else ()
+    return [name for name in names if name.startswith(incomplete)]
 
 
 @app.command(
@@ -190,13 +197,9 @@ def flows(
 
 def _peer_names(context: typer.Context, incomplete: str) -> list[str]:
     """Completion: the peers of the configuration in use."""
-    root = context.find_root()
-    given = root.params.get("config")
-    try:
-        config = load(find(Path(given) if given else None))
-    except Exception:  # as above
-        return []
-    return [peer.name for peer in config.peers if peer.name.startswith(incomplete)]
+    config = _while_typing(context)
+    peers = config.peers if config is not None else ()
+    return [peer.name for peer in peers if peer.name.startswith(incomplete)]
 
 
 @app.command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-__all__ = ["has_aes"]
+__all__ = ["has_aes", "proposes_aes"]
 
 
 def has_aes() -> bool:
@@ -18,3 +18,8 @@ def has_aes() -> bool:
         if line.startswith(("flags", "Features")):
             return "aes" in line.split()
     return False
+
+
+def proposes_aes(cipher: str) -> bool:
+    """Whether a node proposes AES-256-GCM with this `cipher` in its configuration: auto, aes or chacha20."""
+    return cipher == "aes" or (cipher == "auto" and has_aes())

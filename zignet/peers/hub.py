@@ -42,11 +42,11 @@ from zignet.peers.admission import ConfiguredAdmission
 from zignet.peers.door import Door
 from zignet.peers.endpoints import Endpoints
 from zignet.peers.gate import Gate
-from zignet.peers.hardware import has_aes
+from zignet.peers.hardware import has_aes, proposes_aes
 from zignet.peers.key_log import KeyLogFile
-from zignet.peers.path import Paths, Probe, Switched
+from zignet.peers.path import SEALED, Paths, Probe, Switched
 from zignet.peers.peer import Link, Peer
-from zignet.peers.rare import SEALED, Rare
+from zignet.peers.rare import Rare
 from zignet.peers.receive import Opening, Receiver
 from zignet.peers.send import Sealing, Sender
 from zignet.peers.session import Session
@@ -125,7 +125,7 @@ class Hub:
         self.store = store(keep=self._is_busy)
         self.dropped: Counter[str] = Counter()
         self.handshakes = 0
-        self.aes = local.cipher == "aes" or (local.cipher == "auto" and has_aes())
+        self.aes = proposes_aes(local.cipher)
         static = Static(secret.x)
         self._static = static
         self._kit = Kit(
@@ -239,7 +239,6 @@ class Hub:
             six = address6(self.local.range6, config.key.x).packed
             self.table.add(Peer(config.key, config, address4, six))
             return
-        self.table.remove(peer)  # under the name that it had
         peer.settings = config
         self._readdress(peer, address4)
         if peer.link is not None:
@@ -248,7 +247,7 @@ class Hub:
             self._locate(peer.link)
 
     def _readdress(self, peer: Peer, address4: bytes) -> None:
-        """Another local address, or other settings."""
+        """Another local address."""
         self.table.remove(peer)
         peer.address4 = address4
         self.table.add(peer)

@@ -29,13 +29,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from zignet.wire import DATA_HEADER, TAG, Challenge
+
 __all__ = ["FIRST_MTU", "Action", "Paths", "Probe", "Switched"]
 
 Address = Any  # hashable; only compared
 
 FIRST_MTU = 1_232  # bytes: IPv6's least packet (RFC 8200 §5) without its header and UDP's
-SEALED = 32  # bytes that a data message adds to its frame (protocol.md §4)
-CHALLENGE = 56  # bytes of a challenge's datagram without padding
+SEALED = DATA_HEADER + TAG  # bytes that a data message adds to its frame
+CHALLENGE = SEALED + Challenge.SIZE  # bytes of a challenge's datagram without padding
 RESPONSE = 104  # bytes
 
 CHALLENGE_INTERVAL_S = 0.5  # to addresses that are not the path

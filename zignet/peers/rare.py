@@ -6,12 +6,12 @@ Outward: `slow` ─► reassemble | strip ─► a frame, or pieces of one.  Inw
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from nat import craft
 from nat.checksum import finish, sum16
+from nat.header import TCP_LENGTH
 from nat.header import Protocol as Ip
 from nat.packet import Packet, Problem
 from zignet.wire import (
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Rare"]
 
-log = logging.getLogger("zignet.peers")
-
-SEALED = 32  # bytes that a data message adds to its frame
-TCP_OVER = {4: 20, 6: 20}  # bytes of a TCP header without options, which the MSS does not count
 REFUSALS_PER_S = 20  # to all peers together
 
 
@@ -60,7 +56,7 @@ class Rare:
         self._own = {4: own4, 16: own6}
         self._packet = Packet(engine.gateway.raw)
         self._budget = Budget()
-        self._refused_in: tuple[int, int] = (0, 0)  # a second, and how many refusals left in it
+        self._refused_in: tuple[int, int] = (0, 0)  # a second, and how many refusals left us in it
 
     # --- outward
 
@@ -129,7 +125,7 @@ class Rare:
 
     def clamp(self, link: Link, at: int, end: int, partial: bool) -> None:
         """The MSS of a SYN in the gateway's buffer, lowered to what the path carries (protocol §6)."""
-        clamp_mss(self._gateway.raw, at, end, link.room - FRAME_HEADER - 20, partial=partial)
+        clamp_mss(self._gateway.raw, at, end, link.room - FRAME_HEADER - TCP_LENGTH, partial=partial)
 
     # --- inward
 
@@ -183,7 +179,6 @@ class Rare:
         peer, own = (link.peer.address6, self._own[16]) if v6 else (link.peer.address4, self._own[4])
         protocol = Ip.ICMPV6 if v6 and refusal.protocol == Protocol.ICMP else refusal.protocol
         quoted = craft.ip_packet(own, peer, protocol, refusal.quote)
-        kind, code = (
-            (1, 1) if v6 else (3, 13)
-        )  # administratively prohibited: RFC 4443 §3.1, RFC 1812 §5.2.7.1
+        # Administratively prohibited: RFC 4443 §3.1, RFC 1812 §5.2.7.1
+        kind, code = (1, 1) if v6 else (3, 13)
         self._gateway.send(craft.icmp_error(kind, code, 0, peer, own, quoted=quoted))

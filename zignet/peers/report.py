@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from zignet.control.messages import IdentityStatus, PeerCounts, Ping
@@ -62,15 +62,14 @@ def rows(hub: Hub, every: bool) -> Iterator[Row]:
         yield from (absent(hub, *one) for one in hub.store.everyone() if one[0] not in known)
 
 
-def row(hub: Hub, peer: Peer) -> Row:
-    """One peer."""
-    link, now = peer.link, hub.loop.now
-    base = Row(
-        name=peer.settings.name if peer.settings is not None else "",
-        key=peer.key.name,
-        address=str(ip_address(peer.address4)),
-        address6=str(ip_address(peer.address6)),
-        configured=peer.settings is not None,
+def idle(key: str, address4: IPv4Address | IPv6Address, address6: IPv4Address | IPv6Address) -> Row:
+    """A peer that nobody has set up, and nobody talks to."""
+    return Row(
+        name="",
+        key=key,
+        address=str(address4),
+        address6=str(address6),
+        configured=False,
         state="idle",
         path="",
         path_mtu=0,
@@ -83,6 +82,14 @@ def row(hub: Hub, peer: Peer) -> Row:
         loss=None,
         last_seen=None,
     )
+
+
+def row(hub: Hub, peer: Peer) -> Row:
+    """One peer."""
+    link, now = peer.link, hub.loop.now
+    base = idle(peer.key.name, ip_address(peer.address4), ip_address(peer.address6))
+    if peer.settings is not None:
+        base["name"], base["configured"] = peer.settings.name, True
     if link is None:
         return base
     tunnel = link.tunnel
@@ -109,24 +116,9 @@ def absent(hub: Hub, x: bytes, key: str, address: int, last_seen: int, endpoint:
     """One that is not there, as the store remembers it."""
     from zignet.identity import address6
 
-    return Row(
-        name="",
-        key=key,
-        address=str(ip_address(address)),
-        address6=str(address6(hub.local.range6, x)),
-        configured=False,
-        state="idle",
-        path=endpoint or "",
-        path_mtu=0,
-        cipher="",
-        handshake_age_s=None,
-        idle_s=None,
-        received=0,
-        sent=0,
-        rtt_s=None,
-        loss=None,
-        last_seen=last_seen or None,
-    )
+    base = idle(key, ip_address(address), address6(hub.local.range6, x))
+    base["path"], base["last_seen"] = endpoint or "", last_seen or None
+    return base
 
 
 def ping(hub: Hub, peer: Peer) -> Iterable[Ping | None]:

@@ -31,7 +31,6 @@ __all__ = ["MOST_SEGMENTS", "Sealing", "Sender"]
 MOST_SEGMENTS = 64  # of one call: UDP_MAX_SEGMENTS of linux/udp.h
 MOST_BYTES = 65_507  # of one call: what an IPv4 UDP datagram holds
 MOST_CACHED = 16  # sizes of segments
-MOST_MESSAGES = (1 << 60) - MOST_SEGMENTS  # protocol §5
 
 HEADER: cython.int = 16  # bytes of a data message in front of what it seals (protocol §4)
 TAG: cython.int = 16

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
-from zignet.config import Config
-from zignet.system.check import Check, fail, ok, warn
+from zignet.config import Config, PeerConfig
+from zignet.system.check import Check, State, fail, ok, warn
+from zignet.system.privileges import instance
 
 __all__ = ["checks"]
 
@@ -36,22 +38,12 @@ def _port(config: Config) -> Check:
     try:
         Udp.open(listen.host, listen.port).close()
     except UdpError as error:
-        if _node_runs(config):
+        if instance(config).state is State.WARN:  # a node holds the state directory
             return ok("underlay port", f"{listen} is this configuration's running node's")
         return fail("underlay port", str(error), "free the port, or choose another in `listen`")
     return ok(
         "underlay port", f"{listen} is free; peers behind no NAT of their own need it open in the firewall"
     )
-
-
-def _node_runs(config: Config) -> bool:
-    from zignet.control import Client, ControlError
-
-    try:
-        with Client(config.state_dir):
-            return True
-    except (ControlError, OSError):
-        return False
 
 
 def _offload() -> Check:
@@ -73,30 +65,34 @@ def _offload() -> Check:
 
 
 def _cipher(config: Config) -> Check:
-    from zignet.peers.hardware import has_aes
+    from zignet.noise import Suite
+    from zignet.peers.hardware import has_aes, proposes_aes
+    from zignet.peers.report import CIPHERS
 
-    aes = has_aes()
-    if config.cipher == "aes" and not aes:
+    aes, proposed = has_aes(), proposes_aes(config.cipher)
+    chosen = CIPHERS[Suite.AES if proposed else Suite.CHACHA]
+    if proposed and not aes:
         return warn(
-            "cipher", "AES-256-GCM is configured, without AES instructions", "`cipher: auto` is faster here"
+            "cipher", f"{chosen} is configured, without AES instructions", "`cipher: auto` is faster here"
         )
-    chosen = (
-        "AES-256-GCM" if config.cipher == "aes" or (config.cipher == "auto" and aes) else "ChaCha20-Poly1305"
-    )
     return ok("cipher", f"{chosen} is proposed; AES instructions: {'yes' if aes else 'no'}")
 
 
 def _endpoints(config: Config) -> list[Check]:
+    """One for each endpoint with a name; they are looked up side by side."""
     from zignet.peers.endpoints import is_numeric, split
 
     named = [peer for peer in config.peers if peer.endpoint and not is_numeric(split(peer.endpoint)[0])]
-    found = []
-    for peer in named[:_LOOKED_UP]:
-        host, port = split(peer.endpoint or "")
-        try:
-            addresses = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-        except (OSError, UnicodeError) as error:
-            found.append(warn(f"peer {peer.name}", f"{host} does not resolve: {error}", _ADVICE_NAME))
-        else:
-            found.append(ok(f"peer {peer.name}", f"{host} is {addresses[0][4][0]}"))
-    return found
+    with ThreadPoolExecutor(_LOOKED_UP) as pool:
+        return list(pool.map(_endpoint, named[:_LOOKED_UP]))
+
+
+def _endpoint(peer: PeerConfig) -> Check:
+    from zignet.peers.endpoints import split
+
+    host, port = split(peer.endpoint or "")
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError) as error:
+        return warn(f"peer {peer.name}", f"{host} does not resolve: {error}", _ADVICE_NAME)
+    return ok(f"peer {peer.name}", f"{host} is {addresses[0][4][0]}")

@@ -189,22 +189,19 @@ class Udp:
     @staticmethod
     def text(address: Address) -> str:
         """As people write it: 192.0.2.1:51830, [2001:db8::1]:51830."""
-        host = str(address[0])
-        if host.startswith("::ffff:") and "." in host:
-            host = host[7:]
+        host = _shown(address)
         return f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
 
     @staticmethod
     def version(address: Address) -> int:
         """4 or 6: what the datagrams to it are."""
-        host = str(address[0])
-        return 4 if ":" not in host or (host.startswith("::ffff:") and "." in host) else 6
+        return 6 if ":" in _shown(address) else 4
 
     def ceiling(self, address: Address) -> int:
         """The largest datagram, in bytes, that the route to `address` takes, as far as this host knows."""
         version = self.version(address)
         family = socket.AF_INET if version == 4 else socket.AF_INET6
-        host = str(address[0]).removeprefix("::ffff:") if version == 4 else address[0]
+        host = _shown(address)
         try:
             with socket.socket(family, socket.SOCK_DGRAM) as probe:
                 if self._mark:
@@ -302,6 +299,12 @@ class Udp:
                     ecn = data[0] & 3  # IP_TOS is one byte; the class is an int, little-endian here
             return count, size, address, ecn
         return None
+
+
+def _shown(address: Address) -> str:
+    """The host, an IPv4 address as such and not mapped (RFC 4291 §2.5.5.2)."""
+    host = str(address[0])
+    return host.removeprefix("::ffff:") if "." in host else host
 
 
 def _join(sock: socket.socket, mark: int) -> None:

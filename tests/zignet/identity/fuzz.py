@@ -5,15 +5,14 @@ A run is repeatable by its seed; a failure prints the seed of the input.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
-import time
 from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.fuzzing import main
 from tests.zignet.identity.vectors import BAD_KEYS, BAD_TEXTS, KEYS
 from zignet.config.peers import read_line
 from zignet.identity import BadKey, PassphraseNeeded, PublicKey, SecretKey, import_key, matches
@@ -123,29 +122,5 @@ TARGETS: list[Callable[[random.Random], None]] = [
 ]
 
 
-def run(target: Callable[[random.Random], None], seed: int, *, seconds: float = 0, inputs: int = 0) -> int:
-    """Runs one target for a number of seconds or of inputs; returns how many inputs it saw."""
-    end = time.monotonic() + seconds
-    done = 0
-    while done < inputs if inputs else time.monotonic() < end:
-        try:
-            target(random.Random(f"{seed}:{done}"))
-        except BaseException:
-            print(f"{target.__name__}: failed at seed {seed}, input {done}")
-            raise
-        done += 1
-    return done
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="for all targets together")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    options = parser.parse_args()
-    for target in TARGETS:
-        done = run(target, options.seed, seconds=options.seconds / len(TARGETS))
-        print(f"{target.__name__}: {done} inputs, seed {options.seed}, no failure")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, TARGETS)

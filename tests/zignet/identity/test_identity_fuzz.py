@@ -1,6 +1,7 @@
 import pytest
 
-from tests.zignet.identity.fuzz import TARGETS, run
+from tests.fuzzing import run
+from tests.zignet.identity.fuzz import TARGETS
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.__name__)

@@ -6,12 +6,11 @@ nobody has sealed. A run is repeatable by its seed (but for keys that are random
 
 from __future__ import annotations
 
-import argparse
 import random
-import time
 from collections.abc import Callable
 
 from nat.packet import Packet
+from tests.fuzzing import main
 from tests.nat.world import VIRTIO
 from tests.zignet.peers.pair import (
     ALL,
@@ -304,29 +303,5 @@ TARGETS: list[Callable[[random.Random], None]] = [
 ]
 
 
-def run(target: Callable[[random.Random], None], seed: int, *, seconds: float = 0, inputs: int = 0) -> int:
-    """Runs one target for a number of seconds or of inputs; returns how many inputs it saw."""
-    end = time.monotonic() + seconds
-    done = 0
-    while done < inputs if inputs else time.monotonic() < end:
-        try:
-            target(random.Random(f"{seed}:{done}"))
-        except BaseException:
-            print(f"{target.__name__}: failed at seed {seed}, input {done}")
-            raise
-        done += 1
-    return done
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="for all targets together")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    options = parser.parse_args()
-    for target in TARGETS:
-        done = run(target, options.seed, seconds=options.seconds / len(TARGETS))
-        print(f"{target.__name__}: {done} inputs, seed {options.seed}, no failure")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, TARGETS)

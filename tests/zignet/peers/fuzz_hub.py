@@ -6,11 +6,9 @@ its seed, but for the keys of each handshake; a failure prints the seed of the i
 
 from __future__ import annotations
 
-import argparse
 import logging
 import random
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+from tests.fuzzing import main
 from tests.zignet.peers.hubs import DELAY, Datagram, Node, Stranger, World, elsewhere, met
 from zignet.noise import MacMaker
 from zignet.peers import hub as hub_module
@@ -234,30 +233,6 @@ def fuzz_control(rng: random.Random) -> None:
 TARGETS: list[Callable[[random.Random], None]] = [fuzz_handshake, fuzz_strangers, fuzz_control]
 
 
-def run(target: Callable[[random.Random], None], seed: int, *, seconds: float = 0, inputs: int = 0) -> int:
-    """Runs one target for a number of seconds or of inputs; returns how many inputs it saw."""
-    end = time.monotonic() + seconds
-    done = 0
-    while done < inputs if inputs else time.monotonic() < end:
-        try:
-            target(random.Random(f"{seed}:{done}"))
-        except BaseException:
-            print(f"{target.__name__}: failed at seed {seed}, input {done}")
-            raise
-        done += 1
-    return done
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="for all targets together")
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 32))
-    options = parser.parse_args()
-    logging.disable()  # what is logged of all this is no news
-    for target in TARGETS:
-        done = run(target, options.seed, seconds=options.seconds / len(TARGETS))
-        print(f"{target.__name__}: {done} inputs, seed {options.seed}, no failure")
-
-
 if __name__ == "__main__":
-    main()
+    logging.disable()  # what is logged of all this is no news
+    main(__doc__, TARGETS)

@@ -23,6 +23,7 @@ from tests.zignet.peers.hubs import (
 )
 from tests.zignet.peers.pair import echo, tcp, udp
 from zignet.noise import Suite
+from zignet.peers import hardware
 from zignet.peers import hub as hub_module
 
 pytestmark = pytest.mark.packet_path
@@ -366,7 +367,8 @@ def test_many_at_once(world: World) -> None:
 @pytest.mark.parametrize("aes", [("aes", "aes"), ("aes", "chacha20"), ("chacha20", "aes")])
 def test_the_cipher(world: World, monkeypatch: pytest.MonkeyPatch, aes: tuple[str, str]) -> None:
     """AES only where both have instructions for it: known after the first handshake."""
-    monkeypatch.setattr(hub_module, "has_aes", lambda: True)
+    for module in (hub_module, hardware):
+        monkeypatch.setattr(module, "has_aes", lambda: True)
     a, b = world.node("a", cipher=aes[0]), world.node("b", cipher=aes[1])
     met(world, a, b)
     first = Suite.AES if aes[0] == "aes" else Suite.CHACHA

@@ -1,6 +1,7 @@
 import pytest
 
-from tests.zignet.peers.fuzz_hub import TARGETS, run
+from tests.fuzzing import run
+from tests.zignet.peers.fuzz_hub import TARGETS
 
 pytestmark = pytest.mark.packet_path
 
