@@ -1,7 +1,8 @@
 """Reads what is not data, as far as there is time for it: whoever knocks does not stop those who are in.
 
 What is not data waits in a socket of its own (`Udp.side`), and gets BUDGET_S in each turn of the loop. More than that
-fills this socket's buffer, and takes nothing from the sessions that stand.
+fills this socket's buffer, and takes nothing from the sessions that stand. A buffer that has not been empty for a
+while is a standing queue, as CoDel has it (RFC 8289 §3): then they are too many.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Door"]
 
 BUDGET_S = 0.0005  # two handshakes; data gets up to 3 ms in a turn
+STANDING_S = 0.1
 RECEIVE = 65_536  # bytes of one receive call
 
 
@@ -34,13 +36,17 @@ class Door:
         transport: Udp,
         receiver: Receiver,
         knock: Callable[[memoryview, Any], None],  # called with a datagram that is not data, and its sender
+        behind: Callable[[], None],  # called while they are too many
         dropped: Counter[str],
     ) -> None:
         self._loop = loop
         self._transport = transport
         self._receiver = receiver
         self._knock = knock
+        self._behind = behind
         self._dropped = dropped
+        self._waits_since: float | None = None  # the end of the first turn that left something
+        self._last = 0.0  # the end of the last one
         self._buffer = memoryview(bytearray(RECEIVE))
         # What is left of a train: at, total, size of each, sender, ECN field
         self._train: tuple[int, int, int, Any, int] | None = None
@@ -64,10 +70,16 @@ class Door:
             if train is None:
                 got = self._transport.receive_beside(self._buffer)
                 if got is None:
+                    self._waits_since = None
                     return
                 total, size, address, ecn = got
                 train = (0, total, size or total, address, ecn)
             self._one(*train)
+        last, self._last = self._last, end
+        if self._waits_since is None or end - last > STANDING_S:  # it may have been empty in between
+            self._waits_since = end
+        elif end - self._waits_since > STANDING_S:
+            self._behind()
         if self._train is not None:
             self._loop.soon(self._go_on)
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["FREE_S", "SLOT_S", "Gate"]
 
 # Of each slot of time so much may go into handshakes for whoever asks. Beyond that this node is under load, and asks
-# for cookies. It is time and not a number, because a handshake takes 0.2 ms on one machine and 4 ms on another.
+# for cookies. It is time and not a number, because a handshake takes 0.2 ms on one machine and 4 ms on another. A node
+# that is busy with data spends less on them; it is under load when they have to wait (`Door`).
 SLOT_S = 0.25
 FREE_S = SLOT_S / 4
 
@@ -41,12 +42,10 @@ class Gate:
         if not self._macs.mac1_ok(message):
             self._dropped["handshake: wrong mac1"] += 1
             return False
-        now = self._loop.now
-        slot = int(now / SLOT_S)
-        if slot != self._slot:
-            self._slot, self._left_s = slot, FREE_S
+        self._begin()
         if self._left_s > 0:
             return True
+        now = self._loop.now
         packed = self._transport.packed(address)
         if not self._macs.mac2_ok(message, packed, now):
             self._dropped["handshake: under load, a cookie was sent"] += 1
@@ -60,3 +59,13 @@ class Gate:
     def spent(self, seconds: float) -> None:
         """What a handshake that has passed took."""
         self._left_s -= seconds
+
+    def behind(self) -> None:
+        """They wait for too long: no more for nothing in this slot."""
+        self._begin()
+        self._left_s = 0.0
+
+    def _begin(self) -> None:
+        slot = int(self._loop.now / SLOT_S)
+        if slot != self._slot:
+            self._slot, self._left_s = slot, FREE_S

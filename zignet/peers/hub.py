@@ -152,7 +152,7 @@ class Hub:
         self.sender.hub = self
         self.receiver = Receiver(self.loop, transport, tun, self.indices.openings)
         self.receiver.hub = self
-        self.door = Door(self.loop, transport, self.receiver, self.handshake, self.dropped)
+        self.door = Door(self.loop, transport, self.receiver, self.handshake, self.gate.behind, self.dropped)
         self.rare = Rare(engine, self.sender, self.dropped, local.address4, local.address6)
         self.slow, self.clamp = self.rare.slow, self.rare.clamp
         self.nobody, self.slow_frame = self.rare.nobody, self.rare.slow_frame

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from zignet.peers import door as door_module
-from zignet.peers.door import BUDGET_S, Door
+from zignet.peers.door import BUDGET_S, STANDING_S, Door
 
 ADDRESS = ("192.0.2.7", 4000)
 
@@ -41,6 +41,7 @@ class World:
         self.cost = 0.0
         self.knocks: list[bytes] = []
         self.received = 0
+        self.behind = 0
         self.soon: list[Any] = []
         self.watched: dict[int, Any] = {}
         self.dropped: Counter[str] = Counter()
@@ -53,12 +54,15 @@ class World:
         transport: Any = self.transport
         receiver: Any = SimpleNamespace(on_event=self.receive)
         monkeypatch.setattr(door_module, "perf_counter", lambda: self.time)
-        self.door = Door(loop, transport, receiver, self.knock, self.dropped)
+        self.door = Door(loop, transport, receiver, self.knock, self.be_behind, self.dropped)
 
     def knock(self, datagram: memoryview, address: Any) -> None:
         assert address == ADDRESS
         self.knocks.append(bytes(datagram))
         self.time += self.cost or 1e-6
+
+    def be_behind(self) -> None:
+        self.behind += 1
 
     def receive(self, mask: int) -> None:
         self.received += 1
@@ -153,3 +157,24 @@ def test_without_a_side_there_is_nothing_to_watch(world: World) -> None:
     world.door.open()
     world.door.close()
     assert not world.watched
+
+
+def test_a_queue_that_stands_is_told(world: World) -> None:
+    """For as long as it stands; one that is emptied in between is none."""
+    world.cost = BUDGET_S / 2
+
+    def turns(count: int, waiting: int) -> int:
+        before = world.behind
+        for _ in range(count):
+            world.transport.coming = deque([(b"\1x", 0)] * waiting)
+            world.turn()
+            world.time += STANDING_S / 10
+        return world.behind - before
+
+    assert turns(9, 5) == 0
+    assert turns(10, 5) >= 9
+    assert turns(1, 1) == 0
+    assert turns(9, 5) == 0
+    assert turns(5, 5) >= 3
+    world.time += 60.0
+    assert turns(9, 5) == 0

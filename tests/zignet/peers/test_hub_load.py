@@ -73,6 +73,18 @@ def test_load_ends_with_its_slot(world: World, b: Node) -> None:
     assert not b.hub.gate.under_load
 
 
+def test_handshakes_that_wait_are_load_too(world: World, b: Node) -> None:
+    """A node that is busy with data gets to few of them, and spends little."""
+    world.throw(b, Stranger(76).begin(b), FROM)
+    b.hub.gate.behind()
+    assert b.hub.gate.under_load
+    world.throw(b, Stranger(77).begin(b), FROM)
+    assert [kind for kind, _ in answers(world, b)] == [RESPONSE, COOKIE]
+    world.run(0.25)
+    world.throw(b, Stranger(78).begin(b), FROM)
+    assert answers(world, b)[-1] == (RESPONSE, FROM)
+
+
 def test_mac2_is_accepted_from_where_the_cookie_went(world: World, b: Node) -> None:
     load(b)
     stranger = Stranger(77)
