@@ -43,12 +43,15 @@ class Stranger:
         self.handshake = Initiator.begin(Static(self.secret.x), self.target, self.psk, suite, index, payload)
         return self.macs.add(self.handshake.message, 0.0)
 
-    def call(self, **how):
+    def call(self, tries=3, **how):
         """Make a session. Whether there was an answer."""
-        time.sleep(0.03)  # initiations of one key in less than 20 ms are not answered
-        self.end.send(self.initiation(**how))
-        response = self.datagram(MessageType.RESPONSE)
-        if response is None:
+        for _ in range(tries):
+            time.sleep(0.03)  # initiations of one key in less than 20 ms are not answered
+            self.end.send(self.initiation(**how))
+            response = self.datagram(MessageType.RESPONSE)
+            if response is not None:
+                break
+        else:
             return False
         self.handshake.finish(response)
         self.counter = 0

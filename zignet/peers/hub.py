@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv6Network, ip_address
 from pathlib import Path
-from time import perf_counter
+from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 from nat import craft
@@ -657,9 +657,9 @@ class Hub:
     def _initiation(self, message: bytes, address: Any) -> None:
         if not self.gate.passes(message, address):
             return
-        began = perf_counter()
+        began = thread_time()
         self._answer(message, address)
-        self.gate.spent(perf_counter() - began)
+        self.gate.spent(thread_time() - began)
 
     def _answer(self, message: bytes, address: Any) -> None:
         now = self.loop.now
