@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
+from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -117,6 +118,8 @@ class Gateway:
     packets_in = cython.declare(cython.ulonglong, visibility="readonly")
     packets_out = cython.declare(cython.ulonglong, visibility="readonly")
     bytes_in = cython.declare(cython.ulonglong, visibility="readonly")
+    turn: cython.ulonglong  # of the last event
+    many: cython.bint  # whether it brought more than one packet
     no_header: bytes
     packet: Any  # a scratch view of the buffer
 
@@ -138,24 +141,37 @@ class Gateway:
         self.packets_in = 0
         self.packets_out = 0
         self.bytes_in = 0
+        self.turn = 0
+        self.many = False
 
     # --- 1. read
 
     def on_event(self, mask: int) -> None:
-        """Packets are waiting, or the interface has gone."""
-        for _ in range(READS_PER_EVENT):
+        """Packets are waiting, or the interface has gone.
+
+        One that comes alone is not made to wait for a look whether there are more: the loop tells that as well.
+        """
+        turn: cython.ulonglong = self.loop.turns
+        most: cython.int = READS_PER_EVENT if self.many or turn == self.turn + 1 else 1
+        self.turn = turn
+        count: cython.int = 0
+        while count < most:
             n = self.get()
             if n <= 0:
                 if n == -errno.EAGAIN:
-                    return
+                    break
                 if n == -errno.EINTR:
                     continue
                 self.gone(os.strerror(-n) if n else "end of file")
                 return
+            count += 1
             self.packets_in += 1
             self.bytes_in += n
             if n > self.header:
                 self.handle(n)
+        self.many = count > 1
+        if self.peers is not None:
+            self.peers.settle()
         if mask & ERROR:
             self.gone("the interface is no longer there")
 
@@ -221,7 +237,10 @@ class Gateway:
     def lead_to_peers(
         self, peers: Any, block4: IPv4Network, aliases4: IPv4Network, block6: IPv6Network
     ) -> None:
-        """Packets for these blocks, but for the aliases, go to `peers.outward(at, length)`, in this buffer."""
+        """Packets for these blocks, but for the aliases, go to `peers.outward(at, length)`, in this buffer.
+
+        `peers.settle()` follows when no more are there.
+        """
         self.peers = peers
         self.near4, self.mask4 = int(block4.network_address), int(block4.netmask)
         self.alias4, self.alias_mask4 = int(aliases4.network_address), int(aliases4.netmask)
@@ -322,10 +341,13 @@ class Gateway:
         self.raw[:n] = self.no_header + packet
         self.handle(n)
 
-    def feed_read(self, read: bytes) -> None:
-        """Handle a packet that was kept as it was read, its virtio_net_hdr included."""
-        self.raw[: len(read)] = read
-        self.handle(len(read))
+    def feed_reads(self, reads: Iterable[bytes]) -> None:
+        """Handle packets that were kept as they were read, their virtio_net_hdr included."""
+        for read in reads:
+            self.raw[: len(read)] = read
+            self.handle(len(read))
+        if self.peers is not None:
+            self.peers.settle()
 
     def parsed(self, read: bytes, quoted: bool = False) -> Packet | None:
         """A packet that was kept as it was read, back in the buffer and parsed; None if it is malformed.

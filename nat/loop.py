@@ -32,6 +32,8 @@ EDGE: int = select.EPOLLET
 
 MAX_EVENTS = 512  # of one epoll_wait
 SWEEP_S = 0.25  # how late an Expiry may be
+BRIEF_S: cython.double = 0.0001  # a sleep that was so short would better not have begun
+ASLEEP_S: cython.double = 0.000005  # less than this was no sleep
 
 
 class Handler(Protocol):
@@ -67,9 +69,10 @@ class Timer:
 
 @cython.cclass
 class Loop:
-    """The loop. `now` is the monotonic time of this turn, read once per wake-up."""
+    """The loop. `now` is the monotonic time of this turn, read once per wake-up; `turns` how many there were."""
 
     now = cython.declare(cython.double, visibility="public")
+    turns = cython.declare(cython.ulonglong, visibility="public")
     handlers: dict[int, Any]
     epoll: Any
     timers: list[Timer]
@@ -78,11 +81,13 @@ class Loop:
     expiries: list[Expiry]
     mailbox: deque[Callable[[], object]]
     running: cython.bint
+    awake: cython.bint  # the last sleep was brief
     wake_reader: cython.int
     wake_writer: cython.int
 
     def __init__(self) -> None:
         self.now = time.monotonic()
+        self.turns = 0
         self.handlers = {}
         self.epoll = select.epoll(flags=select.EPOLL_CLOEXEC)
         self.timers = []
@@ -91,6 +96,7 @@ class Loop:
         self.expiries = []
         self.mailbox = deque()
         self.running = True  # a stop that comes before the first turn counts
+        self.awake = False
         self.wake_reader, self.wake_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.epoll.register(self.wake_reader, READ)
 
@@ -163,9 +169,7 @@ class Loop:
 
     def run(self) -> None:
         """Turn until `stop`. An exception in a handler ends that handler's turn, is logged, and nothing else."""
-        poll = self.epoll.poll
-        monotonic = time.monotonic
-        self.now = monotonic()
+        self.now = time.monotonic()
         next_sweep: cython.double = self.now + SWEEP_S
         handlers: dict[int, Any] = self.handlers
         while self.running:
@@ -174,8 +178,8 @@ class Loop:
                 timeout = 0.0
             elif self.timers and self.timers[0].when - self.now < timeout:
                 timeout = self.timers[0].when - self.now
-            events = poll(timeout if timeout > 0 else 0.0, MAX_EVENTS)
-            self.now = monotonic()
+            events = self.wait(timeout if timeout > 0 else 0.0)
+            self.turns += 1
             for fd, mask in events:
                 handler = handlers.get(fd)
                 if handler is None:
@@ -201,6 +205,31 @@ class Loop:
             if self.closing:
                 self.close_all()
         self.running = True  # for the next run
+
+    @cython.cfunc
+    def wait(self, timeout_s: cython.double) -> list[tuple[int, int]]:
+        """The next events; sets `now`.
+
+        To be put to sleep and woken costs more than a packet. So after a brief sleep the loop stays awake: it looks
+        again and again, and lets others run in between, until that was in vain once (as KVM's halt polling does).
+        """
+        poll = self.epoll.poll
+        began: cython.double = time.monotonic()
+        if self.awake and timeout_s > 0:
+            while True:
+                events = poll(0.0, MAX_EVENTS)
+                self.now = time.monotonic()
+                if events:
+                    return events
+                if self.now - began > BRIEF_S:
+                    break
+                os.sched_yield()
+            self.awake = False
+        events = poll(timeout_s, MAX_EVENTS)
+        self.now = time.monotonic()
+        if events and ASLEEP_S < self.now - began < BRIEF_S:
+            self.awake = True
+        return events
 
     def sweep(self, queue: Expiry) -> None:
         """End what is due in one queue."""

@@ -58,7 +58,9 @@ def segment(source: bytes, target: bytes, source_port: int, target_port: int) ->
 def prepared(version: int, header: int) -> tuple[Gateway, bytes]:
     """A gateway with one established flow, and a packet of the listener's for it."""
     nowhere = os.open("/dev/null", os.O_RDWR)
-    gateway = Gateway(SimpleNamespace(now=0.0), SimpleNamespace(fileno=lambda: nowhere, header=header))
+    gateway = Gateway(
+        SimpleNamespace(now=0.0, turns=0), SimpleNamespace(fileno=lambda: nowhere, header=header)
+    )
     size = len(APP[version])
     pools = {size: AliasPool(POOLS[version], 16 if version == 4 else 64)}
     table = Table(gateway, Expiry, pools)

@@ -90,7 +90,7 @@ class Way:
         self.frame = min(ROOM, 4 + TCP + payload)
         self.key = os.urandom(32)
         self.cipher = aead(suite, self.key)
-        self.loop: Any = SimpleNamespace(now=1.0)
+        self.loop: Any = SimpleNamespace(now=1.0, turns=0)
         self.wire = Nowhere()
         self.raw = bytearray(HEADER + 65_600)
         self.packet = packet(payload)

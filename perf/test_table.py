@@ -33,7 +33,9 @@ class Filled:
     def __init__(self, count: int) -> None:
         self.count = count
         nowhere = os.open("/dev/null", os.O_RDWR)
-        self.gateway = Gateway(SimpleNamespace(now=0.0), SimpleNamespace(fileno=lambda: nowhere, header=0))
+        self.gateway = Gateway(
+            SimpleNamespace(now=0.0, turns=0), SimpleNamespace(fileno=lambda: nowhere, header=0)
+        )
         pools = {4: AliasPool(bytes((100, 127, 0, 0)), 16)}
         self.table = Table(self.gateway, Expiry, pools, 2 * LARGE, 2 * LARGE)
         self.table.listen(LISTENER, PORT)

@@ -266,6 +266,25 @@ def test_more_packets_than_one_event_may_read():
         assert gateway.bytes_in == 100 * len(segment) + len(segment) + 4
 
 
+def test_one_packet_that_comes_alone_does_not_wait_for_others():
+    """After a pause one is read; if the loop says at once that there are more, all are."""
+    with world() as lab:
+        seen = []
+        lab.engine.gateway.slow = lambda at, length: seen.append(length)
+        lab.loop.turn()
+        for _ in range(5):
+            lab.device.put(bytes(40))
+        lab.loop.turn()
+        assert len(seen) == 1
+        lab.loop.turn()
+        assert len(seen) == 5
+        lab.loop.turn()
+        for _ in range(3):
+            lab.device.put(bytes(40))
+        lab.loop.turn()
+        assert len(seen) == 8  # the event before had brought several
+
+
 def test_an_empty_read_and_a_bare_header_are_nothing():
     with world(UNDECIDED, header=10) as lab:
         lab.device.put(b"")

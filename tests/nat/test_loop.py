@@ -185,6 +185,38 @@ def test_now_moves_with_the_turns(loop):
     assert loop.now > before
 
 
+def test_turns_are_counted(loop):
+    for number in range(1, 4):
+        loop.turn()
+        assert loop.turns == number
+
+
+def test_events_in_quick_succession_are_all_told(loop, pair):
+    """Whether the loop sleeps between them or stays awake; and timers still fire."""
+    near, far = pair
+    far.setblocking(True)
+    got = []
+
+    def answer(mask):
+        got.append(near.recv(100))
+        near.send(b"pong")
+
+    loop.watch(near.fileno(), Noting(answer), READ)
+
+    def play():
+        for _ in range(300):
+            far.send(b"ping")
+            far.recv(100)
+
+    thread = threading.Thread(target=play)
+    thread.start()
+    loop.until(lambda: len(got) == 300)
+    thread.join()
+    fired = []
+    loop.call_later(0.01, lambda: fired.append("timer"))
+    loop.until(lambda: fired)
+
+
 def test_another_thread_stops_it():
     loop = Loop()
     thread = threading.Timer(0.05, loop.stop)

@@ -222,6 +222,9 @@ def _subject(facts: Facts) -> str:
 
 def _frame(frame: Facts) -> str:
     name = str(frame.get("protocol", "frame"))
+    if name == "bundle":
+        inside = [_frame(inner) for inner in frame["frames"]]
+        return " | ".join([*inside, f"malformed: {frame['malformed']}"] if "malformed" in frame else inside)
     if "malformed" in frame:
         return f"{name}, malformed: {frame['malformed']}"
     if name == "control":

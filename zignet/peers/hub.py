@@ -426,8 +426,7 @@ class Hub:
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s: a new session, %s", link.peer.name, session)
         waiting = link.taken()
-        for packet in waiting:
-            self.gateway.feed_read(packet)
+        self.gateway.feed_reads(waiting)
         if session.initiator and not waiting:  # a probe may be too large to arrive
             self._control(link, Keepalive().encode())
 

@@ -146,8 +146,8 @@ class Rare:
         whole = link.fragments.add(frame, self._loop.now)
         if whole is None:
             return
-        if whole[0] in (Protocol.FRAGMENT, Protocol.CONTROL):
-            self._dropped["from peers: a fragment of a fragment or of a control frame"] += 1
+        if whole[0] in (Protocol.FRAGMENT, Protocol.CONTROL, Protocol.BUNDLE):
+            self._dropped["from peers: a fragment of what is not sent in fragments"] += 1
         else:
             self.slow_frame(link, session, whole)
 

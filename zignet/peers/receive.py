@@ -63,6 +63,8 @@ PARTIAL: cython.int = 0x02
 ACK: cython.int = 0x10
 PSH: cython.int = 0x08
 DATA: cython.int = 4
+BUNDLE: cython.int = 255
+LENGTH: cython.Py_ssize_t = 2  # bytes in front of each frame of a bundle
 NEEDS_CSUM: cython.int = 1
 GSO_TCPV4: cython.int = 1
 GSO_TCPV6: cython.int = 4
@@ -247,6 +249,8 @@ class Receiver:
     opening: Opening | None
     bytes_in: cython.Py_ssize_t
     data_in: cython.int
+    turn: cython.ulonglong  # of the last event
+    many: cython.bint  # whether it brought more than one datagram
     packets_out = cython.declare(cython.ulonglong, visibility="readonly")
 
     def __init__(self, loop: Any, transport: Any, tun: Any, openings: Any) -> None:
@@ -276,6 +280,8 @@ class Receiver:
         self.head = self.payload = self.size = self.pieces = self.sequence = 0
         self.bytes_in = self.data_in = 0
         self.packets_out = 0
+        self.turn = 0
+        self.many = False
         self.look_at_offload()
 
     def look_at_offload(self) -> None:
@@ -290,12 +296,19 @@ class Receiver:
     def on_event(self, mask: int) -> None:
         """Datagrams are waiting."""
         transport = self.transport
-        for _ in range(READS_PER_EVENT):
+        turn: cython.ulonglong = self.loop.turns
+        # One that comes alone is not made to wait for a look whether there are more: the loop tells that as well.
+        most: cython.int = READS_PER_EVENT if self.many or turn == self.turn + 1 else 1
+        self.turn = turn
+        count: cython.int = 0
+        while count < most:
             got = transport.receive_into(self.rx_memory)
             if got is None:
                 break
+            count += 1
             total, size, address, ecn = got
             self.datagrams(total, size, address, ecn)
+        self.many = count > 1
         self.leave()
         self.settle(None)
 
@@ -592,13 +605,9 @@ class Receiver:
     ) -> cython.void:
         """The frame that was opened at `put`: the next piece of what is being joined, or a new packet."""
         view = self.view
-        if (ecn or view[put + 2] & 3) and view[put] in (ICMP, TCP, UDP):
-            mark: cython.int = self.hub.ecn(view[put + 2] & 3, ecn)  # RFC 6040
-            if mark < 0:
-                self.restore(put, covered)
-                self.dropped["congestion"] += 1
-                return
-            view[put + 2] = (view[put + 2] & 0xFC) | mark
+        if not self.marked(put, ecn):
+            self.restore(put, covered)
+            return
         if joining:
             if self.follows(put, covered, plain):
                 self.restore(put, covered)
@@ -623,7 +632,51 @@ class Receiver:
             else:
                 self.plain[BASE : BASE + plain] = self.plain[put : put + plain]
                 self.plain[BASE : BASE + covered] = self.fresh_head[:covered]
-        self.begin(opening.peer, opening.session, plain, address, length)
+        if view[BASE] == BUNDLE and view[BASE + 1] | view[BASE + 2] | view[BASE + 3] == 0:
+            self.unbundle(opening, plain, ecn, address, length)
+        else:
+            self.begin(opening.peer, opening.session, plain, address, length)
+
+    @cython.cfunc
+    def marked(self, at: cython.Py_ssize_t, ecn: cython.int) -> cython.bint:
+        """Combine the ECN field of the frame at `at` with that of its datagram (RFC 6040). False: it is dropped."""
+        view = self.view
+        if (ecn or view[at + 2] & 3) and view[at] in (ICMP, TCP, UDP):
+            mark: cython.int = self.hub.ecn(view[at + 2] & 3, ecn)
+            if mark < 0:
+                self.dropped["congestion"] += 1
+                return False
+            view[at + 2] = (view[at + 2] & 0xFC) | mark
+        return True
+
+    @cython.cfunc
+    def unbundle(
+        self,
+        opening: Opening,
+        plain: cython.Py_ssize_t,
+        ecn: cython.int,
+        address: Any,
+        length: cython.Py_ssize_t,
+    ) -> cython.void:
+        """The frames of a bundle at BASE, one after the other. Each moves to BASE itself: what was there has left."""
+        view = self.view
+        at: cython.Py_ssize_t = BASE + FRAME
+        end: cython.Py_ssize_t = BASE + plain
+        size: cython.Py_ssize_t
+        while at < end:
+            size = (view[at] << 8) | view[at + 1] if end - at >= LENGTH else 0
+            at += LENGTH
+            if size < FRAME or size > end - at or view[at] not in (ICMP, TCP, UDP):
+                self.dropped["malformed"] += 1
+                return
+            if cython.compiled:
+                memmove(cython.address(view[BASE]), cython.address(view[at]), size)
+            else:
+                self.plain[BASE : BASE + size] = self.plain[at : at + size]
+            at += size
+            if self.marked(BASE, ecn):
+                self.begin(opening.peer, opening.session, size, address, length)
+                self.leave()
 
     @cython.cfunc
     def follows(

@@ -5,8 +5,9 @@
  2. `tcp` `udp` the IP header becomes a frame header of 4 bytes; the checksum loses the addresses (protocol §6)
  3. `cut`       a super-packet becomes segments: each header is laid over the tail of the segment before it, in the
                 one buffer that the packet was read into
- 4. `seal`      frame by frame into the buffer of datagrams
- 5. `flush`     all of them leave by one call (UDP_SEGMENT)
+ 4. `bundle`    small packets wait until the TUN has been read, and share a datagram (protocol §6)
+ 5. `append`    frame by frame, sealed, into the buffer of datagrams
+ 6. `flush`     all of them leave by one call (UDP_SEGMENT)
 
 Whatever is rare (options, fragments, ICMP errors, packets larger than the path) goes by `slow`, in plain Python.
 `boundscheck` is off because every length is compared before the bytes are read.
@@ -36,6 +37,8 @@ HEADER: cython.int = 16  # bytes of a data message in front of what it seals (pr
 TAG: cython.int = 16
 FRAME: cython.int = 4
 SEGMENTS: cython.int = MOST_SEGMENTS
+LENGTH: cython.int = 2  # bytes in front of each frame of a bundle
+SMALL: cython.Py_ssize_t = 512  # bytes of a frame that shares a datagram with others
 LEAST_QUICK: cython.int = 256  # bytes of a piece: smaller ones would need too many views of the buffers
 BYTES: cython.int = MOST_BYTES
 TCP: cython.int = 6
@@ -50,6 +53,7 @@ SYN: cython.int = 0x02
 SYN_URG: cython.int = 0x22
 CWR: cython.int = 0x80
 DATA: cython.int = 4
+BUNDLE: cython.int = 255
 
 _DATA = struct.Struct("<IIQ")
 _LITTLE = struct.Struct("<Q")
@@ -123,6 +127,14 @@ class Sender:
     datagram_cache: dict[int, list[Any]]
     address: Any  # where they go
     ecn: cython.int
+    shared: bytearray  # a bundle in the making
+    shared_view: cython.uchar[::1]
+    shared_memory: Any
+    shared_end: cython.Py_ssize_t
+    shared_count: cython.int  # frames in it
+    shared_ecn: cython.int
+    shared_link: Any
+    shared_sealing: Sealing | None
     loop: Any
     transport: Any
     peers: Any = cython.declare(object, visibility="public")  # local address -> Peer
@@ -148,6 +160,12 @@ class Sender:
         self.end = self.count = self.size = self.sent = 0
         self.address = None
         self.ecn = 0
+        self.shared = bytearray(MOST_BYTES)
+        self.shared_view = self.shared
+        self.shared_memory = memoryview(self.shared)
+        self.shared[0] = BUNDLE
+        self.shared_end = self.shared_count = self.shared_ecn = 0
+        self.shared_link = self.shared_sealing = None
         self.nonce = bytearray(12)
         self.nonce_view = self.nonce
         self.frame_cache = {}
@@ -201,6 +219,10 @@ class Sender:
         if session is None:
             self.hub.stage(link, bytes(self.memory[: at + length]))
             return
+        if self.shared_count and (
+            link is not self.shared_link or self.shared_ecn != traffic & 3 or length > SMALL + 16
+        ):
+            self.settle()  # it must not be overtaken
         self.begin(link.address, traffic & 3)
         l4: cython.Py_ssize_t = at + ip
         end: cython.Py_ssize_t = at + length
@@ -260,7 +282,7 @@ class Sender:
         self.checksum(link, l4 + 16, flags, payload > size)
         if (self.header and view[0] & NEEDS_CSUM) or payload > size:
             flags |= PARTIAL
-        self.cut(sealing, l4, head, payload, size, TCP, flags, traffic, hops)
+        self.cut(link, sealing, l4, head, payload, size, TCP, flags, traffic, hops)
         return True
 
     @cython.cfunc
@@ -296,7 +318,7 @@ class Sender:
         elif flags & V6:
             self.dropped["to peers: UDP over IPv6 without a checksum"] += 1
             return True
-        self.cut(sealing, l4, 8, payload, size, UDP, flags, traffic, hops)
+        self.cut(link, sealing, l4, 8, payload, size, UDP, flags, traffic, hops)
         return True
 
     @cython.cfunc
@@ -320,7 +342,7 @@ class Sender:
             self.checksum(link, l4 + 2, flags, False)
         elif kind not in {0, 8}:
             return False
-        self.cut(sealing, l4, 8, end - l4 - 8, end - l4 - 8, ICMP, flags, traffic, hops)
+        self.cut(link, sealing, l4, 8, end - l4 - 8, end - l4 - 8, ICMP, flags, traffic, hops)
         return True
 
     @cython.cfunc
@@ -339,6 +361,7 @@ class Sender:
     @cython.cfunc
     def cut(
         self,
+        link: Any,
         sealing: Sealing,
         l4: cython.Py_ssize_t,
         head: cython.Py_ssize_t,
@@ -358,6 +381,9 @@ class Sender:
         view[at + 3] = hops
         if payload <= size:
             payload += FRAME + head
+            if payload <= SMALL:
+                self.bundle(link, sealing, at, payload)
+                return
             self.append(sealing, self.memory[at : at + payload], payload, None)
             return
         last: cython.uint = 0
@@ -434,7 +460,51 @@ class Sender:
             ]
         return known
 
-    # --- 4. seal
+    # --- 4. bundle
+
+    @cython.cfunc
+    def bundle(
+        self, link: Any, sealing: Sealing, at: cython.Py_ssize_t, length: cython.Py_ssize_t
+    ) -> cython.void:
+        """Keep a small frame until `settle`. Others that wait are for the same link, with the same ECN field."""
+        if self.shared_count and (
+            sealing is not self.shared_sealing or self.shared_end + LENGTH + length > link.room
+        ):
+            self.settle()
+        if self.shared_count == 0:
+            self.shared_end = FRAME
+            self.shared_link = link
+            self.shared_sealing = sealing
+            self.shared_ecn = self.ecn
+        end: cython.Py_ssize_t = self.shared_end
+        view = self.shared_view
+        view[end] = length >> 8
+        view[end + 1] = length & 0xFF
+        end += LENGTH
+        if cython.compiled:
+            memcpy(cython.address(view[end]), cython.address(self.view[at]), length)
+        else:
+            self.shared[end : end + length] = self.memory[at : at + length]
+        self.shared_end = end + length
+        self.shared_count += 1
+
+    def settle(self) -> None:
+        """The TUN has been read for now: send what waits. One frame goes as it is."""
+        count: cython.int = self.shared_count
+        if count == 0:
+            return
+        link: Any = self.shared_link
+        sealing: Sealing | None = self.shared_sealing
+        self.shared_count = 0
+        self.shared_link = self.shared_sealing = None
+        if sealing is None:
+            return
+        self.begin(link.address, self.shared_ecn)
+        start: cython.Py_ssize_t = FRAME + LENGTH if count == 1 else 0
+        self.append(sealing, self.shared_memory[start : self.shared_end], self.shared_end - start, None)
+        self.flush(link, True)
+
+    # --- 5. seal
 
     @cython.cfunc
     def append(
@@ -476,12 +546,13 @@ class Sender:
 
     def frames(self, link: Any, session: Any, frames: list[bytes], address: Any, is_data: bool) -> None:
         """Seal frames that were made elsewhere, and send them to an address. All but the last are of one size."""
+        self.settle()
         self.begin(address, 0)
         for frame in frames:
             self.append(session.sealing, frame, len(frame), None)
         self.flush(link, is_data)
 
-    # --- 5. flush
+    # --- 6. flush
 
     @cython.cfunc
     def flush(self, link: Any, is_data: cython.bint) -> cython.void:

@@ -1,12 +1,13 @@
 """What crosses the wire inside of a session: frames, and the datagrams that seal them (docs/protocol.md §4, §6, §7).
 
-Five nouns carry the package:
+Six nouns carry the package:
 
 - *frame*: what one data message seals: four bytes of header, then a packet without its IP header, a piece of a
   larger frame, or a control frame. A frame that is malformed raises `BadFrame`.
 - *strip*, *rebuild*: from an IP packet to its frame, and back under other addresses. ICMP errors carry a packet
   inside, whose addresses change likewise.
 - *control frame*: what two nodes say to each other; each is a value with `encode`, and `parse_control` reads it.
+- *bundle*: several small frames in one (`bundle`, `unbundle`).
 - *pieces*: of a frame that is larger than the path (`split`); one peer's `Fragments` join them, within the
   `Budget` of all.
 - *data message*: index, counter, seal (`seal`, `unseal`).
@@ -18,6 +19,7 @@ For people who look at packets, and imported by them alone: `capture` (pcap, pca
 it), `describe` (what a datagram says), `keylog` (the keys to open it).
 """
 
+from zignet.wire.bundle import bundle, unbundle
 from zignet.wire.data import (
     COUNTER_END,
     DATA_HEADER,
@@ -77,6 +79,7 @@ __all__ = [
     "Protocol",
     "Refusal",
     "Refused",
+    "bundle",
     "clamp_mss",
     "combine",
     "is_known",
@@ -88,5 +91,6 @@ __all__ = [
     "seal",
     "split",
     "strip",
+    "unbundle",
     "unseal",
 ]

@@ -29,6 +29,7 @@ from nat.header import (
 from nat.header import Protocol as Ip
 from nat.packet import Packet
 from zignet.noise import MessageType, Suite
+from zignet.wire.bundle import unbundle
 from zignet.wire.data import DATA_HEADER, TAG, BadDatagram, kind_of, parse_data, unseal
 from zignet.wire.fragment import FRAGMENT_HEADER, Budget, Fragments
 from zignet.wire.frame import (
@@ -127,6 +128,8 @@ class Describer:
             return facts | self._fragment(frame, pieces, now)
         if number is Protocol.WHOLE:
             return facts | {"packet": self._quoted(body), "payload": len(body)}
+        if number is Protocol.BUNDLE:
+            return facts | self._bundle(frame)
         facts |= {"version": 6 if flags & Flag.V6 else 4, "partial": bool(flags & Flag.PARTIAL)}
         facts |= {"traffic_class": frame[2], "hop_limit": frame[3]}
         if number is Protocol.TCP:
@@ -147,6 +150,11 @@ class Describer:
         }
         joined = self._pieces.setdefault(pieces, Fragments(self._budget)).add(frame, now)
         return facts if joined is None else facts | {"whole": self._frame(joined, None, now)}
+
+    def _bundle(self, frame: bytes) -> Facts:
+        frames, fault = unbundle(frame)
+        facts: Facts = {"frames": [self._frame(inner, None, 0.0) for inner in frames]}
+        return facts | {"malformed": fault} if fault else facts
 
     def _icmp(self, body: bytes, v6: bool) -> Facts:
         if len(body) < ICMP_LENGTH:

@@ -50,7 +50,7 @@ QUOTE = 8  # of a refused packet
 
 
 class Protocol(IntEnum):
-    """Byte 0 of a frame. But for CONTROL they are IP protocol numbers; ICMP stands for ICMPv6 too."""
+    """Byte 0 of a frame. But for the first and the last they are IP protocol numbers; ICMP stands for ICMPv6 too."""
 
     CONTROL = 0
     ICMP = 1
@@ -58,6 +58,7 @@ class Protocol(IntEnum):
     TCP = 6
     UDP = 17
     FRAGMENT = 44
+    BUNDLE = 255  # several small frames
 
 
 class Flag(IntFlag):
@@ -76,6 +77,7 @@ ALLOWED_FLAGS: Mapping[int, int] = {
     Protocol.TCP: int(Flag.V6 | Flag.PARTIAL),
     Protocol.UDP: int(Flag.V6 | Flag.PARTIAL),
     Protocol.FRAGMENT: 0,
+    Protocol.BUNDLE: 0,
 }
 
 

@@ -46,6 +46,7 @@ from zignet.wire import (
     rebuild,
     split,
     strip,
+    unbundle,
     unseal,
 )
 
@@ -76,8 +77,10 @@ def hostile(rng: random.Random) -> list[bytes]:
         kind = rng.random()
         if kind < 0.5:
             frames += flow(rng)
-        elif kind < 0.8:
+        elif kind < 0.7:
             frames.append(mutate(rng, rng.choice(FRAMES), FRAMES))
+        elif kind < 0.8:
+            frames.append(together(rng, frames))
         else:
             frames += (
                 split(rng.choice(FRAMES), rng.randrange(3), 60)
@@ -89,6 +92,14 @@ def hostile(rng: random.Random) -> list[bytes]:
             at = rng.randrange(len(frames))
             frames[at] = mutate(rng, frames[at], FRAMES)
     return frames
+
+
+def together(rng: random.Random, frames: list[bytes]) -> bytes:
+    """A bundle, of whatever it should and should not hold."""
+    inside = rng.choices(FRAMES + frames, k=rng.randrange(6))
+    return bytes((255, 0, 0, 0)) + b"".join(
+        len(one).to_bytes(2, "big") + one for one in inside if len(one) < 300
+    )
 
 
 class Naive:
@@ -114,7 +125,9 @@ class Naive:
     def frame(self, frame: bytes, ecn: int, now: float) -> list[bytes]:
         if frame[0] == 44 and is_known(frame):
             whole = self.fragments.add(frame, now)
-            return [] if whole is None or whole[0] in (0, 44) else self.frame(whole, 0, now)
+            return [] if whole is None or whole[0] in (0, 44, 255) else self.frame(whole, 0, now)
+        if frame[0] == 255 and is_known(frame) and not any(frame[2:4]):
+            return [packet for one in unbundle(frame)[0] for packet in self.frame(lenient(one), ecn, now)]
         traffic = combine(frame[2], ecn)
         if traffic is None or frame[0] not in (1, 6, 17):
             return []

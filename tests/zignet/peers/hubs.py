@@ -100,6 +100,13 @@ class HandLoop:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.watched: set[int] = set()
+        self._turns = 0
+
+    @property
+    def turns(self) -> int:
+        """Another one whenever it is looked at: all that waits is read."""
+        self._turns += 1
+        return self._turns
 
     @property
     def now(self) -> float:

@@ -176,6 +176,19 @@ class Notes:
         return [note[1:] for note in self.notes if note[0] in kinds]
 
 
+class Moment:
+    """A loop whose time stands still while its turns go by: whoever looks at their number reads all that waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._turns = 0
+
+    @property
+    def turns(self) -> int:
+        self._turns += 1
+        return self._turns
+
+
 class Host:
     """One side. `plain`: the rare is handed to the notes; else it is dealt with as in a node."""
 
@@ -188,7 +201,7 @@ class Host:
         plain: bool = True,
     ) -> None:
         self.own = {False: own4, True: own6}
-        self.loop: Any = SimpleNamespace(now=1000.0)
+        self.loop = Moment()
         self.device = Tun(header, offload)
         self.gateway = Gateway(self.loop, self.device)
         self.wire = Wire()
@@ -219,10 +232,16 @@ class Host:
         return link
 
     def give(self, packet: Any, virtio: bytes = NO_VIRTIO) -> list[Sent]:
-        """The gateway has read a packet for a peer; what is sent at once."""
-        raw = (virtio if self.device.header else b"") + bytes(packet)
-        self.gateway.raw[: len(raw)] = raw
-        self.sender.outward(self.device.header, len(raw) - self.device.header)
+        """The gateway has read a packet for a peer, and nothing else; what is sent at once."""
+        return self.give_all((virtio, packet))
+
+    def give_all(self, *read: tuple[bytes, Any]) -> list[Sent]:
+        """It has read several, one after the other: (virtio_net_hdr, packet)."""
+        for virtio, packet in read:
+            raw = (virtio if self.device.header else b"") + bytes(packet)
+            self.gateway.raw[: len(raw)] = raw
+            self.sender.outward(self.device.header, len(raw) - self.device.header)
+        self.sender.settle()
         return self.sent()
 
     def sent(self) -> list[Sent]:

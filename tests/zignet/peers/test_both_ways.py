@@ -102,12 +102,12 @@ def test_whatever_is_sent_arrives(suite, header, offload):
     join(one, other, suite, ROOM)
 
     @patient
-    @given(st.lists(packets(one), max_size=6))
-    def check(chosen):
-        expected = []
-        for virtio, read, packet in chosen:
-            expected += [moved(piece) for piece in pieces(packet, virtio)]
-            for call in one.give(read, virtio):
+    @given(st.lists(packets(one), max_size=6), st.booleans())
+    def check(chosen, at_once):
+        expected = [moved(piece) for virtio, _, packet in chosen for piece in pieces(packet, virtio)]
+        read = [(virtio, packet) for virtio, packet, _ in chosen]
+        for some in [read] if at_once else [[single] for single in read]:
+            for call in one.give_all(*some):
                 for batch in trains(call.datagrams):
                     other.wire.coming.append(came(batch, call.ecn))
         got = []

@@ -237,11 +237,11 @@ def test_a_lost_handshake_message(world: World, pair: tuple[Node, Node], kind: i
     assert len(world.of(INITIATION)) == 2
 
 
-@pytest.mark.parametrize(("number", "arrives"), [(1, [b"one", b"two"]), (2, [b"two"]), (3, [b"one"])])
+@pytest.mark.parametrize(("number", "arrives"), [(1, [b"one", b"two"]), (2, [])])
 def test_a_lost_first_message(
     world: World, pair: tuple[Node, Node], number: int, arrives: list[bytes]
 ) -> None:
-    """A probe of the path, or a packet: lost, as on any network; the next message proves the session as well."""
+    """A probe of the path, or what waited (in one bundle): lost, as on any network; any message proves the session."""
     a, b = pair
     nth(world, DATA, number)
     a.send(b, b"one")
@@ -256,10 +256,12 @@ def test_everything_comes_twice(world: World, pair: tuple[Node, Node]) -> None:
     a, b = pair
     world.fate = lambda datagram: (datagram, replace(datagram, delay=3 * DELAY))
     sent = [b"%d" % number for number in range(20)]
+    a.send(b, b"first")
+    world.run(1.0)
     for one in sent:
         a.send(b, one)
     world.run(1.0)
-    assert b.heard() == sent
+    assert b.heard() == [b"first", *sent]
     assert b.hub.receiver.dropped["replayed or too old"] >= 20
     for one in sent:
         b.send(a, one)

@@ -48,6 +48,7 @@ from zignet.wire import (
     Flag,
     Keepalive,
     Ping,
+    bundle,
     combine,
     rebuild,
     strip,
@@ -135,6 +136,95 @@ def test_a_packet_of_any_kind(header, offload, suite):
         assert lab.receiver.packets_out == count
     finally:
         lab.close()
+
+
+# --- bundles
+
+
+@takes
+@suites
+def test_the_packets_of_a_bundle(header, offload, suite):
+    lab = Host(header=header, offload=offload)
+    link, keys = met(lab, suite)
+    count = 0
+
+    @patient
+    @given(st.lists(cases(), max_size=5), st.booleans())
+    def check(chosen, partial):
+        nonlocal count
+        packets = [case.sent(*way(lab, case.v6, out=False)) for case in chosen]
+        frames = [frame(one) if partial else strip(one) for one in packets]
+        assert lab.read([keys.seal(count, bundle(frames))]) == rebuilt(lab, frames)
+        count += 1
+
+    try:
+        check()
+        assert len(link.tunnel.heard_data) == count
+        assert not lab.hub.notes
+        assert not lab.receiver.dropped
+    finally:
+        lab.close()
+
+
+def test_a_bundle_between_the_segments_of_a_stream():
+    """What was joined leaves before it, and is not joined with what is in it or follows."""
+    with host() as lab:
+        _, keys = met(lab)
+        frames = stream(lab, False, [bytes(1000)] * 5)
+        inside = [frame(udp(way(lab, False, out=False), b"%d" % number)) for number in range(3)]
+        line = [*frames[:2], bundle([*inside, frames[2]]), *frames[3:]]
+        datagrams = sealed(keys, line)
+        got = lab.read(*trains(datagrams))
+        assert got == rebuilt(lab, [*frames[:2], *inside, *frames[2:]])
+        assert lab.receiver.packets_out == 6
+
+
+@pytest.mark.parametrize("ecn", range(4))
+def test_the_ecn_field_of_a_bundle_is_that_of_its_packets(ecn):
+    with host() as lab:
+        _, keys = met(lab)
+        inside = [
+            frame(udp(way(lab, False, out=False), b"x", traffic=traffic)) for traffic in (0, 1, 2, 3, 0xB8)
+        ]
+        assert lab.read([keys.seal(0, bundle(inside))], ecn=ecn) == rebuilt(lab, inside, ecn)
+        assert lab.receiver.dropped["congestion"] == (2 if ecn == 3 else 0)
+
+
+GOOD = b"\0\x0d" + strip(udp((bytes(4), bytes(4)), b"x"))
+
+
+@pytest.mark.parametrize(
+    ("rest", "arrives"),
+    [
+        (b"", 2),
+        (GOOD[:-1], 1),
+        (b"\0", 1),
+        (b"\0\0" + GOOD, 1),
+        (b"\0\3" + GOOD[2:5] + GOOD, 1),
+        (b"\xff\xff" + GOOD[2:], 1),
+        (b"\0\4" + Keepalive().encode() + GOOD, 1),
+        (b"\0\4" + b"\xff\0\0\0" + GOOD, 1),
+        (b"\0\4" + b"\x04\0\0\0" + GOOD, 1),
+        (b"\0\x0c" + b"\x2c\0\0\0\0\0\0\1\0\0\0\x10" + GOOD, 1),
+        (b"\0\4" + b"\x06\0\0\0" + GOOD, 2),  # a frame that is malformed inside spoils only itself
+    ],
+)
+def test_what_is_wrong_in_a_bundle(rest, arrives):
+    with host(plain=False) as lab:
+        _, keys = met(lab)
+        got = lab.read([keys.seal(0, b"\xff\0\0\0" + GOOD + (rest or GOOD))])
+        assert got == rebuilt(lab, [GOOD[2:]]) * arrives
+        assert sum((lab.dropped + lab.receiver.dropped).values()) == (1 if rest else 0)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_bundle_with_what_must_be_zero(at):
+    with host(plain=False) as lab:
+        _, keys = met(lab)
+        head = bytearray(b"\xff\0\0\0")
+        head[at] = 1
+        assert lab.read([keys.seal(0, bytes(head) + GOOD)]) == []
+        assert sum(lab.dropped.values()) == 1
 
 
 def test_udp_without_a_checksum():

@@ -16,13 +16,15 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
 from scapy.layers.inet6 import ICMPv6ND_NS, IPv6, IPv6ExtHdrHopByHop
 from scapy.utils import checksum as scapy_checksum
 
-from tests.nat.world import VIRTIO
+from tests.nat.world import NO_VIRTIO, VIRTIO
 from tests.zignet.peers.pair import (
     GSO_TCP4,
     GSO_UDP,
     MOST,
     ONE4,
     ONE6,
+    OTHER4,
+    OTHER6,
     PEER,
     PLACE4,
     PLACE6,
@@ -41,7 +43,7 @@ from tests.zignet.peers.pair import (
 from tests.zignet.wire.packets import cases, text
 from zignet.noise import Suite, aead
 from zignet.peers import send
-from zignet.wire import BadFrame, rebuild, strip
+from zignet.wire import BadFrame, bundle, rebuild, strip
 
 pytestmark = pytest.mark.packet_path
 
@@ -125,6 +127,90 @@ def test_the_counter_is_the_nonce_of_its_suite(v6):
             (call,) = lab.give(udp(way(lab, v6), b"x"))
             assert call.datagrams[0][:16].hex() == "04000000" + "07000000" + "0807060504030201"
             assert keys.open(call.datagrams, 0x0102030405060708) == [strip(udp(way(lab, v6), b"x"))]
+
+
+# --- small packets that are read together
+
+
+def small(lab):
+    """One of each kind, and its frame."""
+    packets = [
+        tcp(way(lab, True), b"", flags=SYN | ACK),
+        udp(way(lab, False), b"question"),
+        echo(way(lab, True), b"ping"),
+        tcp(way(lab, False), bytes(400), options=TIMESTAMP),
+    ]
+    return packets, [strip(packet) for packet in packets]
+
+
+@suites
+@headers
+def test_small_packets_share_a_datagram(header, suite):
+    with host(header=header) as lab:
+        link, keys = met(lab, suite)
+        packets, frames = small(lab)
+        (call,) = lab.give_all(*((NO_VIRTIO, packet) for packet in packets))
+        assert (call.address, call.size, call.ecn) == (PEER, 0, 0)
+        assert keys.open(call.datagrams, 0) == [bundle(frames)]
+        assert link.tunnel.sent_data == [True]
+        assert link.tx_bytes == len(call.datagrams[0])
+        assert lab.give_all() == []
+
+
+def test_as_many_as_the_path_carries():
+    with host() as lab:
+        _, keys = met(lab, room=300)
+        packets = [udp(way(lab, False), bytes((number,)) * 81) for number in range(9)]  # frames of 93 bytes
+        sent = lab.give_all(*((NO_VIRTIO, packet) for packet in packets))
+        frames = [strip(packet) for packet in packets]
+        assert keys.open(datagrams(sent), 0) == [bundle(frames[at : at + 3]) for at in (0, 3, 6)]
+
+
+def test_they_are_not_overtaken():
+    """A larger packet, one for another peer, one with another ECN field: what waits leaves before it."""
+    with host() as lab:
+        link, keys = met(lab)
+        other = lab.knows(OTHER4, OTHER6, ("198.51.100.9", 4000), 1400)
+        _, others = session(other, Suite.AES, 9)
+        first, second = udp(way(lab, False), b"1"), udp(way(lab, False), b"2")
+        for between, whose in (
+            (udp(way(lab, False), bytes(1000)), keys),
+            (tcp(way(lab, False), bytes(600)), keys),
+            (udp(way(lab, False), b"marked", traffic=2), keys),
+            (udp((ONE4, OTHER4), b"to another"), others),
+        ):
+            counter, counter_there = link.tunnel.sending.sealing.counter, other.tunnel.sending.sealing.counter
+            sent = lab.give_all(*((NO_VIRTIO, packet) for packet in (first, second, between, second, first)))
+            here, between_them, there = (call.datagrams for call in sent)
+            assert keys.open(here, counter) == [bundle([strip(first), strip(second)])]
+            assert whose.open(between_them, counter + 1 if whose is keys else counter_there) == [
+                strip(between)
+            ]
+            after = counter + 1 + (whose is keys)
+            assert keys.open(there, after) == [bundle([strip(second), strip(first)])]
+
+
+def test_nor_by_what_goes_the_slow_way():
+    with host(plain=False) as lab:
+        _, keys = met(lab)
+        first = udp(way(lab, False), b"1")
+        options = IP(src=text(ONE4), dst=text(PLACE4), options=[IPOption_NOP()] * 4) / TCP(sport=1) / b"x"
+        plain = IP(src=text(ONE4), dst=text(PLACE4)) / TCP(sport=1) / b"x"
+        sent = lab.give_all((NO_VIRTIO, first), (NO_VIRTIO, options), (NO_VIRTIO, first))
+        assert keys.open(datagrams(sent), 0) == [strip(first), strip(bytes(plain)), strip(first)]
+
+
+def test_a_new_session_begins_with_a_datagram_of_its_own():
+    with host() as lab:
+        link, keys = met(lab)
+        packet = udp(way(lab, False), b"x")
+        lab.sender.outward(lab.device.header, 0)  # nothing yet
+        lab.gateway.raw[: len(NO_VIRTIO + packet)] = NO_VIRTIO + packet
+        lab.sender.outward(lab.device.header, len(packet))
+        _, fresh = session(link, Suite.AES, 9)
+        sent = lab.give_all((NO_VIRTIO, packet), (NO_VIRTIO, packet))
+        assert keys.open(sent[0].datagrams, 0) == [strip(packet)]
+        assert fresh.open(sent[1].datagrams, 0) == [bundle([strip(packet)] * 2)]
 
 
 def test_what_the_link_is_told():

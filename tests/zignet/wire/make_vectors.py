@@ -179,6 +179,23 @@ def fragments() -> list[dict[str, Any]]:
     return result
 
 
+def bundles() -> list[dict[str, Any]]:
+    syn, udp, ping = (packets()[number]["frame"] for number in (0, 3, 9))
+    sized = [struct.pack("!H", len(frame)) + frame for frame in (syn, udp, ping)]
+    head = b"\xff\0\0\0"
+    control, short = b"\0\4" + bytes(4), b"\0\3" + syn[:3]
+    return [
+        {"name": "three frames", "frame": head + b"".join(sized), "inside": [syn, udp, ping]},
+        {"name": "one frame", "frame": head + sized[1], "inside": [udp]},
+        {"name": "none", "frame": head, "inside": []},
+        {"name": "a control frame in it", "frame": head + sized[0] + control + sized[1], "inside": [syn]},
+        {"name": "a bundle in it", "frame": head + b"\0\4" + head + sized[1], "inside": []},
+        {"name": "shorter than a frame header", "frame": head + sized[2] + short, "inside": [ping]},
+        {"name": "over the end", "frame": head + sized[2] + sized[0][:-1], "inside": [ping]},
+        {"name": "half a length", "frame": head + sized[2] + b"\0", "inside": [ping]},
+    ]
+
+
 def data() -> list[dict[str, Any]]:
     result = []
     for suite, aead in ((1, ChaCha20Poly1305), (2, AESGCM)):
@@ -201,12 +218,13 @@ def texts() -> dict[str, str]:
     files = {
         "frames.json": {
             "about": "Frames of protocol.md §6 and §7. A `packet` is what the sender's host gives (`partial`: its "
-            "checksum is not there yet), `rebuilt` what the receiver writes for the addresses beside it. "
-            + made,
+            "checksum is not there yet), `rebuilt` what the receiver writes for the addresses beside it; `inside` what "
+            "is taken of a bundle. " + made,
             "packets": packets(),
             "control": control(),
             "not_control": NOT_CONTROL,
             "fragments": fragments(),
+            "bundles": bundles(),
         },
         "data.json": {"about": "Data messages of protocol.md §4. " + made, "data": data()},
     }

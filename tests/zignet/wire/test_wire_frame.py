@@ -152,12 +152,13 @@ def test_every_protocol_and_flag():
         (1, 1),
         (4, 0),
         (44, 0),
+        (255, 0),
     }
     assert not is_known(b"\x06\0\0")
 
 
 def test_the_numbers_of_the_protocol():
-    assert list(Protocol) == [0, 1, 4, 6, 17, 44]
+    assert list(Protocol) == [0, 1, 4, 6, 17, 44, 255]
     assert list(Control) == list(range(7))
     assert [Flag.V6, Flag.PARTIAL, Flag.EXIT] == [1, 2, 4]
     assert list(Refusal) == [1, 2, 3]

@@ -56,6 +56,14 @@ def test_fragments(vector):
         assert [fragments.add(piece, 0.0) for piece in order] == [None] * (len(pieces) - 1) + [frame]
 
 
+@pytest.mark.parametrize("vector", FRAMES["bundles"], ids=lambda vector: vector["name"])
+def test_bundles(vector):
+    frame, inside = bytes.fromhex(vector["frame"]), [bytes.fromhex(one) for one in vector["inside"]]
+    frames, fault = wire.unbundle(frame)
+    assert frames == inside
+    assert bool(fault) != (wire.bundle(inside) == frame)
+
+
 @pytest.mark.parametrize("vector", DATA, ids=lambda vector: f"suite{vector['suite']}-{vector['counter']}")
 def test_data(vector):
     key, frame, datagram = (bytes.fromhex(vector[name]) for name in ("key", "frame", "datagram"))
