@@ -16,7 +16,18 @@ from tests.fuzzing import main
 from tests.zignet.wire.make_vectors import FOLDER
 from zignet.cli.wire_dump import line
 from zignet.noise import Suite
-from zignet.wire import BadFrame, Budget, Fragments, clamp_mss, parse_control, rebuild, seal, strip
+from zignet.wire import (
+    BadFrame,
+    Budget,
+    Fragments,
+    bundle,
+    clamp_mss,
+    parse_control,
+    rebuild,
+    seal,
+    strip,
+    unbundle,
+)
 from zignet.wire.capture import BadCapture, Capture
 from zignet.wire.describe import Describer
 from zignet.wire.fragment import LIMIT_BYTES, MOST_UNFINISHED
@@ -111,6 +122,15 @@ def fuzz_fragments(rng: random.Random) -> None:
     assert (budget.held, len(budget), sum(map(len, peers))) == (0, 0, 0)
 
 
+# Invariant: any bytes are taken apart without an error; what is taken is what they begin with, and may be in a bundle.
+def fuzz_unbundle(rng: random.Random) -> None:
+    whole = bundle([one for one in rng.choices(FRAMES, k=rng.randrange(5)) if one[0] in (1, 6, 17)])
+    data = mutate(rng, whole, [whole, *FRAMES])
+    frames, fault = unbundle(data)
+    assert data[4:].startswith(bundle(frames)[4:])
+    assert fault or data[4:] == bundle(frames)[4:]
+
+
 # Invariant: nothing but the segment's options and checksum changes, and nothing outside of it.
 def fuzz_mss(rng: random.Random) -> None:
     segment = mutate(rng, FRAMES[0][4:], FRAMES)
@@ -177,6 +197,7 @@ TARGETS: list[Callable[[random.Random], None]] = [
     fuzz_rebuild,
     fuzz_control,
     fuzz_fragments,
+    fuzz_unbundle,
     fuzz_mss,
     fuzz_describe,
     fuzz_capture,

@@ -22,6 +22,7 @@ from zignet.wire import (
     Pong,
     Refusal,
     Refused,
+    bundle,
     seal,
     split,
     strip,
@@ -147,6 +148,16 @@ T8, T16 = bytes(range(8)), bytes(range(16))
 )
 def test_control_and_malformed_frames(frame, text):
     assert frame_of(frame)[1] == text
+
+
+def test_bundles():
+    frames = [strip(bytes(V4 / UDP(sport=5, dport=53) / b"x")), strip(bytes(V6 / TCP(sport=1, dport=2)))]
+    facts, text = frame_of(bundle(frames))
+    assert facts == {"protocol": "bundle", "frames": [frame_of(one)[0] for one in frames]}
+    assert text == " | ".join(frame_of(one)[1] for one in frames)
+    cut = frame_of(bundle(frames)[:-1])
+    assert cut[0]["frames"] == facts["frames"][:1]
+    assert cut[1] == frame_of(frames[0])[1] + " | malformed: a frame that reaches over the end of its bundle"
 
 
 def test_fragments_are_joined():
