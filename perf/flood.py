@@ -4,7 +4,8 @@ Run in a namespace as `python -m perf.flood JSON`; says `ready`, and for each li
 many a second and answers with a line of JSON: how many left, and the share of a core that it took.
 
 Kinds: `random` bytes; `forged` initiations for the node's key, everything in its place, but with a mac1 that is not
-one; `stranger`, the same for another key; `data` messages of sessions that do not exist. The kernel takes the whole of
+one; `stranger`, the same for another key; `sealed`, with the right mac1 and nothing behind it; `data` messages of
+sessions that do not exist. The kernel takes the whole of
 `NETWORK` as local, and each train of 64 comes from another address. Where the interface does not take trains
 (`Hosts.one_by_one`), the kernel cuts them up before the cable, so that each datagram arrives by itself.
 """
@@ -19,12 +20,20 @@ import struct
 import sys
 import time
 
+from zignet.noise import MacMaker
+
 NETWORK = "198.18.0.0/15"  # RFC 2544: for benchmarks
 FIRST = int.from_bytes(socket.inet_aton("198.19.0.1"))
 ADDRESSES = 4_000
 TRAIN = 64  # datagrams of one call
 TRAINS = 500  # made once, sent over and over
-SIZES = {"random": (20, 300), "forged": (220, 220), "stranger": (220, 220), "data": (36, 300)}
+SIZES = {
+    "random": (20, 300),
+    "forged": (220, 220),
+    "stranger": (220, 220),
+    "sealed": (220, 220),
+    "data": (36, 300),
+}
 UDP_SEGMENT = 103  # linux/udp.h
 IP_PKTINFO = 8  # linux/in.h
 SO_SNDBUFFORCE = 32  # asm-generic/socket.h
@@ -36,8 +45,9 @@ def datagram(kind: str, x: bytes, size: int) -> bytes:
         return os.urandom(size)
     if kind == "data":
         return b"\x04\x00\x00\x00" + os.urandom(4) + bytes(8) + os.urandom(size - 16)
-    dst = x if kind == "forged" else os.urandom(32)
-    return b"\x01\x01\x00\x00" + os.urandom(4) + dst + os.urandom(164) + bytes(16)
+    dst = os.urandom(32) if kind == "stranger" else x
+    message = b"\x01\x01\x00\x00" + os.urandom(4) + dst + os.urandom(148)
+    return MacMaker(x).add(message, 0.0) if kind == "sealed" else message + os.urandom(16) + bytes(16)
 
 
 class Flood:

@@ -2,7 +2,7 @@
 
 memory      resident memory of `zignet up`, without and with so many connected strangers, and configured idle peers
 handshakes  how many a second one node completes, of strangers that it admits
-flood       a TCP stream through the tunnel, without and with a flood of datagrams that are no good, in turns
+flood       a TCP stream through the tunnel, without and with a flood of what is no good (the kinds of `perf.flood`)
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def flood() -> None:
         assert near.reaches(inner)
         start_module(far.namespace, "zignet.bench.origin", "bulk")
         target = {"node": far.address, "port": PORT, "x": far.secret.public.x.hex()}
-        for kind in ("random", "forged"):
+        for kind in ("random", "forged", "sealed", "data"):
             helper = Helper(noise, "perf.flood", {**target, "kind": kind})
             ratios = []
             for _ in range(ROUNDS):

@@ -13,10 +13,11 @@ import os
 import random
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv6Network, ip_address
+from itertools import islice
 from pathlib import Path
 from time import thread_time
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ from zignet.peers.session import Session
 from zignet.peers.store import Seen, Store
 from zignet.peers.table import Indices, Table
 from zignet.peers.tunnel import REKEY_JITTER, Kit, Tunnel
+from zignet.transport import marked
 from zignet.wire import (
     Answer,
     BadFrame,
@@ -80,10 +82,13 @@ log = logging.getLogger("zignet.peers")
 
 MOST_PENDING = 4_096  # sessions of strangers that are not valid yet (protocol §9)
 SEEN_S = 60.0  # how often the store is told who was there
+SEEN_AT_ONCE = 32  # in one turn of the loop
 SWEEP_S = 5.0  # how late an unfinished frame may be given up
 RECHECK_S = 30.0  # how often the policy is asked again
+RECHECKED_AT_ONCE = 200  # in one turn of the loop
 MOST_PINGS = 64  # of one peer, unanswered
 NAMED_PER_S = 10  # newcomers, in the log
+CONFIGURED_AT_ONCE = 1_000  # peers: what all would take at once, for a moment, stays with the process
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +123,14 @@ class Hub:
         self.local = local
         self.key = secret.public
         self.table = Table()
+        self._wanted: Mapping[bytes, object] = {}  # whose addresses are being looked up
+        self._remembered_at = 0.0
+        self._saving = False  # at the end of this turn
         self._newcomers: list[Peer] = []  # of this turn
         self._named = (0, 0)  # a second, and how many newcomers it has had
         self._live: dict[Link, None] = {}  # the links, in the order of their making
-        self.indices = Indices(os.urandom)
+        mark = int.from_bytes(os.urandom(4), "little") | 1
+        self.indices = Indices(os.urandom, partial(marked, secret=mark))
         self.store = store(keep=self._is_busy)
         self.dropped: Counter[str] = Counter()
         self.handshakes = 0
@@ -139,6 +148,8 @@ class Hub:
             indices=self.indices,
             halves=self._halves,
         )
+        self._ceiling = transport.ceiling  # one object for all paths
+        self._rooms: dict[int, int] = {}  # and one for each of the few sizes that there are
         self.gate = Gate(static.public, self.loop, transport, self.dropped)
         self._pending: OrderedDict[int, Link] = (
             OrderedDict()
@@ -150,14 +161,15 @@ class Hub:
         self.sender = Sender(self.loop, raw, self.gateway.header, transport, local.address4, local.address6)
         self.sender.peers = self.table.by_address
         self.sender.hub = self
-        self.receiver = Receiver(self.loop, transport, tun, self.indices.openings)
+        own = local.address4, local.address6
+        self.receiver = Receiver(self.loop, transport, tun, self.indices.openings, *own)
         self.receiver.hub = self
         self.door = Door(self.loop, transport, self.receiver, self.handshake, self.gate.behind, self.dropped)
         self.rare = Rare(engine, self.sender, self.dropped, local.address4, local.address6)
         self.slow, self.clamp = self.rare.slow, self.rare.clamp
         self.nobody, self.slow_frame = self.rare.nobody, self.rare.slow_frame
         transport.too_large = self._too_large
-        transport.guard(static.public)
+        transport.guard(static.public, mark)
 
     # --- life
 
@@ -201,12 +213,17 @@ class Hub:
         fixed = {x: int(one.address) for x, one in wanted.items() if one.address is not None}
         moved = self.store.fix(fixed) if fixed else {}
         changed = {x: one for x, one in wanted.items() if self._settings_of(x) != one or x in moved}
-        addresses = self.store.addresses_for(changed)
-        for x, config in changed.items():
-            if x not in addresses:
-                log.warning("no address is left in tun.range for the peer %s", config.name)
-                continue
-            self._configure(config, addresses[x].to_bytes(4, "big"))
+        self._wanted = wanted
+        keys = list(changed)
+        for at in range(0, len(keys), CONFIGURED_AT_ONCE):
+            some = keys[at : at + CONFIGURED_AT_ONCE]
+            addresses = self.store.addresses_for(some)
+            for x in some:
+                if x in addresses:
+                    self._configure(changed[x], addresses[x].to_bytes(4, "big"))
+                else:
+                    log.warning("no address is left in tun.range for the peer %s", changed[x].name)
+        self._wanted = {}
         for x, address in moved.items():
             if x in wanted or (peer := self.table.by_key.get(x)) is None:
                 continue
@@ -227,7 +244,7 @@ class Hub:
         for link in self.links():  # the file may have another content
             if link.peer.settings is not None and link.peer.settings.psk_file is not None:
                 link.tunnel.psk = self._psk(link.peer.settings)
-        self._recheck(again=False)
+        self._recheck_some(iter(self.links()), None)
 
     def _settings_of(self, x: bytes) -> PeerConfig | None:
         peer = self.table.by_key.get(x)
@@ -266,7 +283,9 @@ class Hub:
     def _is_busy(self, x: bytes) -> bool:
         """Whether the store must not give this key's address to another."""
         peer = self.table.by_key.get(x)
-        return peer is not None and (peer.settings is not None or peer.link is not None)
+        return x in self._wanted or (
+            peer is not None and (peer.settings is not None or peer.link is not None)
+        )
 
     # --- links
 
@@ -283,7 +302,7 @@ class Hub:
         psk = NO_PSK if settings is None else self._psk(settings)
         keepalive_s = 0.0 if settings is None else float(settings.keepalive_s)
         tunnel = Tunnel(self._kit, peer.key.x, psk, keepalive_s)
-        link = Link(self, peer, tunnel, Paths((), self.transport.ceiling, os.urandom))
+        link = Link(self, peer, tunnel, Paths((), self._ceiling, os.urandom))
         link.between(self.local.address4, self.local.address6)
         return link
 
@@ -323,7 +342,7 @@ class Hub:
             self._unreachable(link)
 
     def arm(self, link: Link) -> None:
-        """Have `_due` called when the link's next deadline comes."""
+        """Have `due` called when the link's next deadline comes."""
         when = min(link.tunnel.deadline, link.paths.deadline)
         timer = link.timer
         if timer is not None:
@@ -332,9 +351,10 @@ class Hub:
             timer.cancel()
             link.timer = None
         if when != float("inf"):
-            link.timer = self.loop.call_at(when, partial(self._due, link))
+            link.timer = self.loop.call_at(when, link)
 
-    def _due(self, link: Link) -> None:
+    def due(self, link: Link) -> None:
+        """Something of a link's is due, or was."""
         link.timer = None
         now = self.loop.now
         tunnel = link.tunnel
@@ -472,7 +492,8 @@ class Hub:
 
     def _path_changed(self, link: Link) -> None:
         link.address = link.paths.address
-        link.room = link.paths.room
+        room = link.paths.room
+        link.room = self._rooms.setdefault(room, room)
 
     def _too_large(self, address: Any, size: int) -> None:
         """The kernel has refused a datagram: whose path was that? Rare enough to look at all."""
@@ -570,7 +591,7 @@ class Hub:
         if known is not None and known.link is not None:  # two handshakes of one stranger: the newest wins
             known.link.tunnel.forget()
             self._forget(known.link)
-        address = self.store.give(key.x, int(time.time()))
+        address = self.store.give(key.x, key.ed, int(time.time()))
         if address is None:
             self.dropped["no address is left for a new peer"] += 1
             return False
@@ -579,13 +600,18 @@ class Hub:
         self._live[link] = None
         link.between(self.local.address4, self.local.address6)
         self.table.add(link.peer)
-        if not self._newcomers:
-            self.loop.soon(self._welcomed)
         self._newcomers.append(link.peer)
+        self._save_soon()
         return True
 
-    def _welcomed(self) -> None:
-        """The addresses of this turn's newcomers are written, all at once."""
+    def _save_soon(self) -> None:
+        """Have all that the store was told in this turn written at its end."""
+        if not self._saving:
+            self._saving = True
+            self.loop.soon(self._save)
+
+    def _save(self) -> None:
+        self._saving = False
         self.store.save()
         newcomers, self._newcomers = self._newcomers, []
         second, count = int(self.loop.now), self._named[1]
@@ -692,7 +718,8 @@ class Hub:
         decision = self.admission.admit(key, now)
         if not decision.allowed:
             self.dropped["handshake: not admitted"] += 1
-            log.debug("%s was not admitted: %s", key.name, decision.reason)
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("%s was not admitted: %s", key.name, decision.reason)
             return None
         if peer is not None:
             return self.wake(peer)
@@ -744,33 +771,50 @@ class Hub:
     # --- now and then
 
     def _remember(self) -> None:
-        """Tell the store who was there."""
-        self._saw(link for link in self.links() if link.tunnel.sending is not None)
+        """Tell the store who has been heard since the last time."""
+        self._remember_some(
+            iter([link for link in self.links() if link.tunnel.received_at >= self._remembered_at])
+        )
+        self._remembered_at = self.loop.now
         self.loop.call_later(SEEN_S, self._remember)
+
+    def _remember_some(self, links: Iterator[Link]) -> None:
+        """A few in each turn: there may be a hundred thousand."""
+        some = list(islice(links, SEEN_AT_ONCE))
+        if some:
+            self._saw(some)
+            self.loop.soon(partial(self._remember_some, links))
 
     def _saw(self, links: Iterable[Link]) -> None:
         wall = time.time() - self.loop.now
-        self.store.saw(
+        seen = (
             Seen(
                 link.peer.key.x,
-                link.peer.key.ed,
+                link.peer.key.ed if link.peer.settings is not None else None,  # else `_welcome` has told it
                 int(wall + link.tunnel.received_at),
                 self.transport.text(link.address) if link.address is not None else None,
             )
             for link in links
             if link.tunnel.received_at
         )
+        self.store.saw(seen, at_once=False)
+        self._save_soon()
 
-    def _recheck(self, again: bool = True) -> None:
+    def _recheck(self) -> None:
         """Ask the policy about whoever is here (mission G4)."""
-        for link in self.links():
+        self._recheck_some(iter(self.links()))
+        self.loop.call_later(RECHECK_S, self._recheck)
+
+    def _recheck_some(self, links: Iterator[Link], most: int | None = RECHECKED_AT_ONCE) -> None:
+        some = list(islice(links, most))
+        for link in some:
             decision = self.admission.admit(link.peer.key, self.loop.now)
-            if not decision.allowed:
+            if not decision.allowed and link in self._live:
                 if link.tunnel.renewed_at:
                     log.info("%s is not admitted any more: %s", link.peer.name, decision.reason)
                 self._part(link, FarewellReason.NOT_ADMITTED)
-        if again:
-            self.loop.call_later(RECHECK_S, self._recheck)
+        if some and most is not None:
+            self.loop.soon(partial(self._recheck_some, links))
 
     # --- for people
 

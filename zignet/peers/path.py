@@ -73,6 +73,7 @@ LADDER = (
 )
 
 _NEVER = float("inf")
+_LONG_AGO = -_NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +146,7 @@ class Paths:
         self._tried: Address | None = None  # where the last initiation went
         self._waiting: dict[bytes, _Waiting] | None = None  # by token, oldest first
         self._strange: dict[Address, list[int]] | None = None  # bytes from there, bytes to there
-        self._challenged = -_NEVER
+        self._challenged = _LONG_AGO
         self._trying = 0  # the size that is being tried; 0: none
         self._tries = 0
         self._began = 0.0  # when it was first tried

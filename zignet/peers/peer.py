@@ -60,8 +60,6 @@ class Link:
         "in4",
         "in6",
         "number",
-        "out4",
-        "out6",
         "paths",
         "peer",
         "pings",
@@ -74,8 +72,6 @@ class Link:
         "unsent",
         "waiting",
         "waiting_bytes",
-        "way4",
-        "way6",
     )
 
     def __init__(self, hub: Hub, peer: Peer, tunnel: Tunnel, paths: Paths) -> None:
@@ -95,24 +91,24 @@ class Link:
         self.pings: dict[bytes, float] | None = None  # token -> when it was sent
         self.rtt_s: float | None = None  # of the last ping, or of the handshake
         self.asked_at = 0.0  # when the last initiation left
-        self.in4 = self.in6 = self.out4 = self.out6 = 0
-        self.way4 = self.way6 = b""
+        self.in4 = self.in6 = 0  # sums of both ends' addresses
         tunnel.owner = self
 
     def between(self, own4: bytes, own6: bytes) -> None:
-        """Take the addresses of both ends: for the headers that are written, and the sums of the pseudo-headers."""
-        self.way4 = self.peer.address4 + own4
-        self.way6 = self.peer.address6 + own6
-        self.in4 = fold(sum16(self.way4, 0, len(self.way4), 0))
-        self.in6 = fold(sum16(self.way6, 0, len(self.way6), 0))
-        self.out4 = 0xFFFF - self.in4  # RFC 1624: what to add to have the addresses out
-        self.out6 = 0xFFFF - self.in6
+        """Sum the addresses of both ends, for the pseudo-headers."""
+        way4, way6 = self.peer.address4 + own4, self.peer.address6 + own6
+        self.in4 = fold(sum16(way4, 0, len(way4), 0))
+        self.in6 = fold(sum16(way6, 0, len(way6), 0))
 
     @property
     def is_lost(self) -> bool:
         """Whether nobody knows where to send even an initiation, nor is about to find out."""
         paths = self.paths
         return not (paths.address or paths.endpoints or self.unsent or self.tunnel.next)
+
+    def __call__(self) -> None:
+        """Its deadline has come. A link is its own callback, for a function would cost 150 bytes more."""
+        self.hub.due(self)
 
     # --- for the packet path
 

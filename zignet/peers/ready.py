@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["MOST", "gone", "made"]
 
-MOST = 1_024
+MOST = 512
 
 _ready: OrderedDict[Any, None] = OrderedDict()  # halves of sessions, the oldest first
 

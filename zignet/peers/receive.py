@@ -219,6 +219,8 @@ class Receiver:
     header: cython.Py_ssize_t  # bytes of the virtio_net_hdr
     openings: Any  # index -> Opening
     hub: Any = cython.declare(object, visibility="public")
+    own4: bytes
+    own6: bytes
     dropped: Any = cython.declare(object, visibility="readonly")
     offload: cython.int  # what the TUN takes, TUN_F_*
     join_tcp = cython.declare(cython.bint, visibility="public")
@@ -253,7 +255,10 @@ class Receiver:
     many: cython.bint  # whether it brought more than one datagram
     packets_out = cython.declare(cython.ulonglong, visibility="readonly")
 
-    def __init__(self, loop: Any, transport: Any, tun: Any, openings: Any) -> None:
+    def __init__(self, loop: Any, transport: Any, tun: Any, openings: Any, own4: bytes, own6: bytes) -> None:
+        assert (len(own4), len(own6)) == (4, 16)
+        self.own4 = own4
+        self.own6 = own6
         self.loop = loop
         self.transport = transport
         self.tun = tun
@@ -877,11 +882,12 @@ class Receiver:
         checksum = ~_fold(checksum) & 0xFFFF
         view[ip + 10] = checksum >> 8
         view[ip + 11] = checksum & 0xFF
-        addresses: bytes = peer.way4  # its address, ours
+        theirs: bytes = peer.peer.address4
         if cython.compiled:
-            memcpy(cython.address(view[ip + 12]), cython.cast(cython.p_char, addresses), 8)
+            memcpy(cython.address(view[ip + 12]), cython.cast(cython.p_char, theirs), 4)
+            memcpy(cython.address(view[ip + 16]), cython.cast(cython.p_char, self.own4), 4)
         else:
-            self.plain[ip + 12 : ip + 20] = addresses
+            self.plain[ip + 12 : ip + 20] = theirs + self.own4
 
     @cython.cfunc
     def header6(
@@ -902,11 +908,12 @@ class Receiver:
         view[ip + 5] = length & 0xFF
         view[ip + 6] = protocol
         view[ip + 7] = hops
-        addresses: bytes = peer.way6
+        theirs: bytes = peer.peer.address6
         if cython.compiled:
-            memcpy(cython.address(view[ip + 8]), cython.cast(cython.p_char, addresses), 32)
+            memcpy(cython.address(view[ip + 8]), cython.cast(cython.p_char, theirs), 16)
+            memcpy(cython.address(view[ip + 24]), cython.cast(cython.p_char, self.own6), 16)
         else:
-            self.plain[ip + 8 : ip + 40] = addresses
+            self.plain[ip + 8 : ip + 40] = theirs + self.own6
 
     @cython.cfunc
     def virtio(

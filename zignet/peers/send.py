@@ -351,8 +351,8 @@ class Sender:
         view = self.view
         value: cython.uint = 0
         if not cut and not (self.header and view[0] & NEEDS_CSUM):
-            delta: cython.uint = link.out6 if flags & V6 else link.out4
-            value = minus((view[at] << 8) | view[at + 1], delta)
+            addresses: cython.uint = link.in6 if flags & V6 else link.in4
+            value = minus((view[at] << 8) | view[at + 1], 0xFFFF - addresses)
         view[at] = value >> 8
         view[at + 1] = value & 0xFF
 

@@ -2,7 +2,7 @@
 
     store = Store(state_dir, network, aliases, keep=lambda key: ..., note=log.warning)
     store.addresses_for(keys)      {X25519 form: IPv4 address as a number}, new keys get the lowest free one
-    store.give(key, wall)          the same for one who comes now: what is new is in the file when `save` returns
+    store.give(key, ed, wall)      the same for one who comes now: what is new is in the file when `save` returns
     store.fix({key: address})      what the configuration says wins, and whoever had that address moves
     store.saw([Seen(...)])         when and where peers were last seen
 
@@ -57,7 +57,7 @@ _FREE = """
     WHERE next > host + 1 LIMIT 64
 """
 _SAW = """
-    UPDATE peers SET ed = ?, last_seen = max(last_seen, ?), endpoint = coalesce(?, endpoint),
+    UPDATE peers SET ed = coalesce(?, ed), last_seen = max(last_seen, ?), endpoint = coalesce(?, endpoint),
         first_seen = CASE first_seen WHEN 0 THEN ? ELSE first_seen END
     WHERE key = ?
 """
@@ -71,7 +71,7 @@ class Seen:
     """A peer was there."""
 
     key: bytes  # X25519 form
-    ed: bytes
+    ed: bytes | None  # None: it was told before
     wall: int  # seconds since 1970
     endpoint: str | None = None
 
@@ -108,8 +108,9 @@ class Store:
         self._fixed: frozenset[bytes] = frozenset()
         self._free: list[list[int]] = []  # [start, stop) of holes, the last one first; empty: look for more
         self._highest = 0  # host that was given to anybody in this run
-        # key -> host, wall; every transaction begins with them
-        self._unsaved: dict[bytes, tuple[int, int]] = {}
+        # What was given, key -> host, wall, and what was seen: every transaction begins with them
+        self._given: dict[bytes, tuple[int, int]] = {}
+        self._seen: list[Seen] = []
         self._in_memory = False
         self._db = self._open()
 
@@ -132,10 +133,11 @@ class Store:
         self._highest = max(self._highest, max(hosts.values(), default=0))
         return {key: self._base + host for key, host in hosts.items()}
 
-    def give(self, key: bytes, wall: int) -> int | None:
+    def give(self, key: bytes, ed: bytes, wall: int) -> int | None:
         """As `address_for`, without a transaction for each new key: call `save`, soon, for all of them."""
-        if key in self._unsaved:
-            return self._base + self._unsaved[key][0]
+        self._seen.append(Seen(key, ed, wall))
+        if key in self._given:
+            return self._base + self._given[key][0]
         query = "SELECT host FROM peers WHERE key = ? AND host >= ? AND host < ?"
         try:
             row = self._db.execute(query, (key, _FIRST, self._stop)).fetchone()
@@ -146,13 +148,13 @@ class Store:
         if not self._free:
             return self.address_for(key, wall)
         (host,) = self._next(1)
-        self._unsaved[key] = host, wall
+        self._given[key] = host, wall
         self._highest = max(self._highest, host)
         return self._base + host
 
     def save(self) -> None:
-        """Write what was given."""
-        if self._unsaved:
+        """Write what was given, and seen."""
+        if self._given or self._seen:
             self._do(lambda: None)
 
     def fix(self, fixed: Mapping[bytes, int]) -> dict[bytes, int | None]:
@@ -248,10 +250,11 @@ class Store:
 
     # --- seen
 
-    def saw(self, peers: Iterable[Seen]) -> None:
-        """Remember when and where these were seen, in one transaction."""
-        rows = [(one.ed, one.wall, one.endpoint, one.wall, one.key) for one in peers]
-        self._do(lambda: self._db.executemany(_SAW, rows))
+    def saw(self, peers: Iterable[Seen], at_once: bool = True) -> None:
+        """Remember when and where these were seen, in one transaction; if not at once, then call `save`, soon."""
+        self._seen += peers
+        if at_once:
+            self.save()
 
     def known(self, key: bytes) -> Known | None:
         """What is known of a key that had an address before."""
@@ -276,10 +279,12 @@ class Store:
         while True:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
-                self._insert((key, host, wall, wall) for key, (host, wall) in self._unsaved.items())
+                self._insert((key, host, wall, wall) for key, (host, wall) in self._given.items())
+                rows = ((one.ed, one.wall, one.endpoint, one.wall, one.key) for one in self._seen)
+                self._db.executemany(_SAW, rows)
                 done = work()
                 self._db.execute("COMMIT")
-                self._unsaved = {}
+                self._given, self._seen = {}, []
                 return done
             except BaseException as error:
                 self._free = []

@@ -67,18 +67,24 @@ class Table:
 
 
 class Indices:
-    """Which handshake, or which session, an index of ours stands for: 32 random bits, never 0 (protocol §2)."""
+    """Which handshake, or which session, an index of ours stands for: 32 bits, never 0 (protocol §2).
 
-    __slots__ = ("_random", "openings", "tunnels")
+    22 are random, and `mark` adds the others, by which the kernel knows that it is one of ours.
+    """
 
-    def __init__(self, random: Callable[[int], bytes]) -> None:
+    __slots__ = ("_mark", "_random", "openings", "tunnels")
+
+    def __init__(
+        self, random: Callable[[int], bytes], mark: Callable[[int], int] = lambda index: index
+    ) -> None:
         self._random = random
+        self._mark = mark
         self.tunnels: dict[int, Tunnel] = {}
         self.openings: dict[int, Any] = {}  # of those that are sessions: the packet path looks here
 
     def new(self, owner: Tunnel) -> int:
         """An index that nobody has."""
-        while (index := int.from_bytes(self._random(4), "little")) == 0 or index in self.tunnels:
+        while (index := self._mark(int.from_bytes(self._random(4), "little"))) == 0 or index in self.tunnels:
             pass
         self.tunnels[index] = owner
         return index

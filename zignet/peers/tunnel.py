@@ -91,6 +91,7 @@ MOST_BEFORE = 3
 MOST_DEVICES = 4  # of a peer, whose timestamps are remembered
 
 _NEVER = float("inf")
+_LONG_AGO = -_NEVER
 
 
 @dataclass(slots=True)
@@ -170,12 +171,12 @@ class Tunnel:
         self._macs: MacMaker | None = None
         self._began = 0.0  # the row of attempts under way; 0.0: none
         self._attempt = 0
-        self._initiated_at = -_NEVER
+        self._initiated_at = _LONG_AGO
         self._retry_at = _NEVER
         self._rekey_at = _NEVER  # when the packet path has found that a new session is due
         self._kept_at = 0.0  # when `keepalive_s` was last seen to
-        self._consumed_at = -_NEVER
-        self._stamps: tuple[tuple[bytes, int], ...] = ()  # (device, greatest timestamp), latest first
+        self._consumed_at = _LONG_AGO
+        self._stamps: tuple[Any, ...] = ()  # device, its greatest timestamp, and so on; latest first
         self._weak = False  # the peer has said that it has no AES instructions
 
     def __repr__(self) -> str:
@@ -271,7 +272,7 @@ class Tunnel:
         Raises HandshakeError if it is not to be answered; nothing has changed then.
         """
         payload = responder.payload
-        if payload.timestamp <= dict(self._stamps).get(payload.device, -1):
+        if payload.timestamp <= self._newest(payload.device):
             raise HandshakeError("the initiation was seen before, or a newer one was")
         if now < self._consumed_at + INITIATION_INTERVAL_S:
             raise HandshakeError("initiations come too fast")
@@ -458,9 +459,14 @@ class Tunnel:
             self._kit.indices.free(self._handshake.sender_index)
             self._handshake = None
 
+    def _newest(self, device: bytes) -> int:
+        """The greatest timestamp of a device."""
+        return int(self._stamps[self._stamps.index(device) + 1]) if device in self._stamps else -1
+
     def _remember(self, device: bytes, stamp: int) -> None:
-        others = tuple(one for one in self._stamps if one[0] != device)
-        self._stamps = ((device, stamp), *others)[:MOST_DEVICES]
+        stamps = self._stamps
+        at = stamps.index(device) if device in stamps else len(stamps)
+        self._stamps = (device, stamp, *stamps[:at], *stamps[at + 2 :])[: 2 * MOST_DEVICES]
 
     # --- sessions
 

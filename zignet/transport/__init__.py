@@ -4,6 +4,7 @@ A transport takes datagrams side by side and sends them to an address, and bring
 *address* is what the transport's own socket calls it; everybody else only compares it and hands it back.
 """
 
+from zignet.transport.filter import marked
 from zignet.transport.udp import Udp, UdpError
 
-__all__ = ["Udp", "UdpError"]
+__all__ = ["Udp", "UdpError", "marked"]

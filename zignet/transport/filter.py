@@ -1,8 +1,9 @@
 """What the kernel drops, or sorts, before this program is woken for it: classic BPF, the language of tcpdump's filters.
 
-`messages` drops a datagram that is none of the protocol's (§2), and an initiation that is for another key. `kinds`
-parts data from all else, for two sockets of one port. Both only look at the beginning of what may be a train of
-datagrams of one sender (UDP_GRO): lengths are least lengths, because the last of a train may be of another kind.
+`messages` drops a datagram that is none of the protocol's (§2), an initiation that is for another key, and what bears
+an index that we have not made: ten bits of an index (`marked`) tell. `kinds` parts data from all else, for two sockets
+of one port. Both only look at the beginning of what may be a train of datagrams of one sender (UDP_GRO): lengths are
+least lengths, because the last of a train may be of another kind.
 """
 
 from __future__ import annotations
@@ -13,16 +14,14 @@ import struct
 
 from zignet.noise import COOKIE_SIZE, INITIATION_SIZE, RESPONSE_SIZE, MessageType, Suite
 
-__all__ = ["attach_filter", "attach_selector", "kinds", "messages"]
+__all__ = ["attach_filter", "attach_selector", "kinds", "marked", "messages"]
 
 SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF = 26, 51  # asm-generic/socket.h
 
 # linux/bpf_common.h, linux/filter.h
-LOAD_WORD, LOAD_BYTE, LOAD_LENGTH = (
-    0x20,
-    0x30,
-    0x80,
-)  # big-endian; a load from beyond the end drops the datagram
+# A load is big-endian; one from beyond the end drops the datagram.
+LOAD_WORD, LOAD_BYTE, LOAD_LENGTH, TO_X = 0x20, 0x30, 0x80, 0x07
+AND, SHIFT_RIGHT, MULTIPLY, XOR_X = 0x54, 0x74, 0x24, 0xAC
 IF_EQUAL, IF_AT_LEAST = 0x15, 0x35
 RETURN = 0x06
 ALL = 0xFFFFFFFF
@@ -32,24 +31,34 @@ _PROGRAM = struct.Struct("@HP")  # struct sock_fprog
 HEADER = 8  # bytes of UDP's header: a filter sees it, a selector does not
 DATA_LEAST = 36  # protocol §2
 DST = 8  # where an initiation says whom it is for (§3)
+INDEX = {MessageType.RESPONSE: 8, MessageType.COOKIE: 4, MessageType.DATA: 4}  # where the receiver's index is
+MARK_BITS = 10
 
 Step = tuple[int, int, int, int]  # operation, steps to leap if true, if false, operand
 
 
-def messages(x: bytes) -> list[Step]:
-    """Passes what may be a message for the node whose key has this X25519 form."""
+def marked(number: int, secret: int) -> int:
+    """An index of 32 bits from a random one: its last ten follow from the others.
+
+    `secret` is odd, 32 bits. It hides nothing of worth: who sees an index may use it, and needs its session's key.
+    """
+    number = int.from_bytes(number.to_bytes(4, "little"), "big")  # as the filter reads it
+    mark = (number >> MARK_BITS) * secret % 2**32 >> 32 - MARK_BITS
+    return int.from_bytes((number >> MARK_BITS << MARK_BITS | mark).to_bytes(4, "big"), "little")
+
+
+def messages(x: bytes, secret: int) -> list[Step]:
+    """Passes what may be a message for the node whose key has this X25519 form, and whose indices are `marked` so."""
+    for_us = [*_words(x), *_least(INITIATION_SIZE)]
+    answer = [*_mark(MessageType.RESPONSE, secret), *_least(RESPONSE_SIZE)]
     return [
         (LOAD_WORD, 0, 0, HEADER),  # type, suite, and the reserved bytes
-        *_case(MessageType.DATA, 0, _least(DATA_LEAST)),
-        *(
-            step
-            for suite in Suite
-            for step in (
-                *_case(MessageType.INITIATION, suite, [*_words(x), *_least(INITIATION_SIZE)]),
-                *_case(MessageType.RESPONSE, suite, _least(RESPONSE_SIZE)),
-            )
-        ),
-        *_case(MessageType.COOKIE, 0, _least(COOKIE_SIZE)),
+        *_case(MessageType.DATA, 0, [*_mark(MessageType.DATA, secret), *_least(DATA_LEAST)]),
+        *_case(MessageType.INITIATION, Suite.CHACHA, for_us),
+        *_case(MessageType.INITIATION, Suite.AES, for_us),
+        *_case(MessageType.RESPONSE, Suite.CHACHA, answer),
+        *_case(MessageType.RESPONSE, Suite.AES, answer),
+        *_case(MessageType.COOKIE, 0, [*_mark(MessageType.COOKIE, secret), *_least(COOKIE_SIZE)]),
         (RETURN, 0, 0, 0),
     ]
 
@@ -75,6 +84,21 @@ def _least(size: int) -> list[Step]:
         (LOAD_LENGTH, 0, 0, 0),
         (IF_AT_LEAST, 0, 1, size + HEADER),
         (RETURN, 0, 0, ALL),
+        (RETURN, 0, 0, 0),
+    ]
+
+
+def _mark(kind: MessageType, secret: int) -> list[Step]:
+    """Drop what bears an index without our mark."""
+    return [
+        (LOAD_WORD, 0, 0, HEADER + INDEX[kind]),
+        (TO_X, 0, 0, 0),
+        (SHIFT_RIGHT, 0, 0, MARK_BITS),
+        (MULTIPLY, 0, 0, secret),
+        (SHIFT_RIGHT, 0, 0, 32 - MARK_BITS),
+        (XOR_X, 0, 0, 0),
+        (AND, 0, 0, (1 << MARK_BITS) - 1),
+        (IF_EQUAL, 1, 0, 0),
         (RETURN, 0, 0, 0),
     ]
 

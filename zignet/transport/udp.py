@@ -101,11 +101,14 @@ class Udp:
         if not _set(sock, socket.IPPROTO_UDP, UDP_GRO, 1):
             log.info("this kernel has no UDP_GRO: datagrams are received one by one")
 
-    def guard(self, x: bytes) -> None:
-        """From now on only what may be a message for this key (X25519 form) comes in, and handshakes by `side`."""
+    def guard(self, x: bytes, secret: int) -> None:
+        """From now on only what may be a message for us comes in, and handshakes by `side`.
+
+        `x` is our key's X25519 form, `secret` what our indices are `marked` with.
+        """
         self._part()
         for sock in (self.sock, self.side):
-            if sock is not None and not attach_filter(sock, messages(x)):
+            if sock is not None and not attach_filter(sock, messages(x, secret)):
                 log.info("this kernel does not filter datagrams: malformed ones cost some time each")
 
     def _part(self) -> None:

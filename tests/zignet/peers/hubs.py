@@ -166,7 +166,7 @@ class FakeUdp:
     def ceiling(self, address: Address) -> int:
         return self.interface
 
-    def guard(self, x: bytes) -> None:
+    def guard(self, x: bytes, secret: int) -> None:
         pass
 
     def send(self, datagrams: memoryview, size: int, address: Address, ecn: int = 0) -> None:

@@ -209,7 +209,7 @@ class Host:
         self.sender = Sender(self.loop, self.gateway.raw, header, self.wire, own4, own6)
         self.sender.hub = self.hub
         self.openings: dict[int, Opening] = {}
-        self.receiver = Receiver(self.loop, self.wire, self.device, self.openings)
+        self.receiver = Receiver(self.loop, self.wire, self.device, self.openings, own4, own6)
         self.receiver.hub = self.hub
         self.dropped: Counter[str] = Counter()
         engine: Any = SimpleNamespace(gateway=self.gateway, loop=self.loop, fragments=Reassembler())

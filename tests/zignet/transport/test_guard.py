@@ -10,16 +10,20 @@ import socket
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from zignet.transport import Udp, UdpError
+from zignet.transport import Udp, UdpError, marked
 from zignet.transport import filter as kernel
 from zignet.transport.udp import UDP_SEGMENT
 
 HOSTS = {"v4": "127.0.0.1", "v6": "::1", "v4 by v6": "::"}
 X = bytes(range(100, 132))
-DATA, COOKIE = b"\4\0\0\0", b"\3\0\0\0"
+SECRET = 0x9E3779B1
+INDEX = marked(0x12345678, SECRET).to_bytes(4, "little")
+DATA, COOKIE = b"\4\0\0\0" + INDEX, b"\3\0\0\0" + INDEX
 INITIATIONS = [b"\1" + suite + b"\0\0" + b"abcd" + X for suite in (b"\1", b"\2")]
-RESPONSES = [b"\2" + suite + b"\0\0" for suite in (b"\1", b"\2")]
+RESPONSES = [b"\2" + suite + b"\0\0" + b"abcd" + INDEX for suite in (b"\1", b"\2")]
 
 
 def of(head, size):
@@ -48,10 +52,16 @@ BAD = [
         for at in (2, 3)
         for bit in range(8)
     ),
+    *(
+        of(good[: at + byte] + bytes((good[at + byte] ^ (1 << bit),)) + good[at + byte + 1 : 40], size)
+        for good, at, size in ((DATA, 4, 36), (COOKIE, 4, 64), (RESPONSES[0], 8, 104))
+        for byte in range(4)
+        for bit in range(8)
+    ),
     of(b"\1\3\0\0abcd" + X, 220),
-    of(b"\2\0\0\0", 104),
-    of(b"\3\1\0\0", 64),
-    of(b"\4\1\0\0", 64),
+    of(b"\2\0\0\0abcd" + INDEX, 104),
+    of(b"\3\1\0\0" + INDEX, 64),
+    of(b"\4\1\0\0" + INDEX, 64),
 ]
 
 
@@ -61,7 +71,7 @@ def ends(request):
     host = HOSTS[request.param]
     near = "127.0.0.1" if host == "::" else host
     udp = Udp.open(host, 0)
-    udp.guard(X)
+    udp.guard(X, SECRET)
     with socket.socket(socket.AF_INET6 if ":" in near else socket.AF_INET, socket.SOCK_DGRAM) as plain:
         plain.connect((near, udp.port))
         yield udp, plain
@@ -167,7 +177,7 @@ def test_answers_leave_from_the_port_that_was_asked(ends):
 
 def test_the_port_is_taken():
     first = Udp.open("127.0.0.1", 0)
-    first.guard(X)
+    first.guard(X, SECRET)
     with contextlib.closing(first), pytest.raises(UdpError, match="another program has this port"):
         Udp.open("127.0.0.1", first.port)
 
@@ -196,10 +206,41 @@ def test_a_second_socket_is_refused(monkeypatch):
 
 def everything(udp, messages):
     with contextlib.closing(udp), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as plain:
-        udp.guard(X)
+        udp.guard(X, SECRET)
         assert udp.side is None
         assert udp.receive_beside(memoryview(bytearray(65_536))) is None
         plain.connect(("127.0.0.1", udp.port))
         for message in messages:
             plain.send(message)
         assert heard(udp.receive_into) == messages
+
+
+# --- marks
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**31 - 1).map(lambda half: 2 * half + 1))
+def test_a_mark_is_ten_bits_and_follows_from_the_rest(number, secret):
+    index = marked(number, secret)
+    assert 0 <= index < 2**32
+    assert marked(index, secret) == index
+    kept = int.from_bytes(number.to_bytes(4, "little"), "big") >> 10
+    assert int.from_bytes(index.to_bytes(4, "little"), "big") >> 10 == kept
+
+
+def test_one_in_a_thousand_is_right_by_chance():
+    """So many that are no index of ours come through."""
+    numbers = [number * 0x9E3779B1 % 2**32 for number in range(200_000)]
+    assert 100 < sum(marked(number, 0x85EBCA77) == number for number in numbers) < 300
+
+
+def test_the_kernel_and_we_mark_alike(ends):
+    """Of random indices, those come through that are marked so."""
+    udp, plain = ends
+    indices = [os.urandom(4) for _ in range(3_000)]
+    indices += [marked(int.from_bytes(one, "little"), SECRET).to_bytes(4, "little") for one in indices[:300]]
+    numbers = [int.from_bytes(one, "little") for one in indices]
+    ours = [one for one, number in zip(indices, numbers, strict=True) if marked(number, SECRET) == number]
+    assert 300 <= len(ours) < 330
+    for one in indices:
+        plain.send(of(b"\4\0\0\0" + one, 36))
+    assert [message[4:8] for message in heard(udp.receive_into)] == ours
