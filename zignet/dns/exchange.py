@@ -107,6 +107,11 @@ class Query:
             self.advance()
 
     @property
+    def is_over(self) -> bool:
+        """Whether it was answered, or is no longer wanted."""
+        return self._over
+
+    @property
     def loop(self) -> Loop:
         """Of the exchange."""
         return self._exchange.loop

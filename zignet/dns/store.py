@@ -46,13 +46,9 @@ class FakeStore:
         self._pools = pools
         self._note = note
         self._unsaved: list[tuple[int, str, int]] = []
+        self.wake: Callable[[], None] = lambda: None  # there is something to `save`
         self.ceiling = FIRST
         self._db = self._open()
-
-    @property
-    def unsaved(self) -> bool:
-        """Whether `save` has something to do."""
-        return bool(self._unsaved)
 
     def rows(self) -> Iterator[Row]:
         """All of them, least recently used first."""
@@ -71,6 +67,8 @@ class FakeStore:
 
     def assigned(self, number: int, key: str, wall: int) -> None:
         """See `Journal`."""
+        if not self._unsaved:
+            self.wake()
         self._unsaved.append((number, key, wall))
 
     def save(self, touched: Iterable[tuple[int, int, int]] = ()) -> None:
