@@ -6,8 +6,9 @@ from socket import SocketType
 from typing import TYPE_CHECKING
 
 from nat.dial import Attempt
-from nat.exit import Reason, Refusal, Target
+from nat.exit import Reason, Refusal
 from nat.loop import Handler
+from nat.race import Race
 from nat.table import TcpFlow
 from sniff import Found, Outcome, StreamSniffer
 
@@ -32,7 +33,7 @@ class Arrival(Handler):
         self._flow = flow
         self._sock = sock
         self._sniffer: StreamSniffer | None = StreamSniffer(tcp.settings.sniff_bytes)
-        self._attempt: Attempt | None = None
+        self._attempt: Attempt | Race | None = None
         self.touched = tcp.loop.now
         tcp.arrivals.add(self)
 
@@ -89,8 +90,7 @@ class Arrival(Handler):
             flow.known_by = "address"
         flow.route = route = tcp.choose(flow, name)
         assert route is not None  # the seam's promise: with a name the rules always answer
-        target = Target(flow.target, flow.target_port, name if name and route.by_name else None)
-        plan = route.exit.tcp(target)
+        plan = route.exit.tcp(route.target(flow.target, flow.target_port, name))
         if isinstance(plan, Refusal):
             self._give_up(plan.message or "refused by the rules")
             return
@@ -103,7 +103,7 @@ class Arrival(Handler):
             lambda attempt, rest: self._stood(attempt, rest, ahead),
             self._refused,
         )
-        if attempt.sock is None:
+        if attempt.ended:
             self._attempt = None
 
     def _stood(self, attempt: Attempt, rest: bytes, ahead: bytes) -> None:

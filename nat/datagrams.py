@@ -16,6 +16,11 @@ __all__ = ["Datagrams"]
 
 HELD_DATAGRAMS = 8  # of one flow
 HELD_BYTES = 16_384
+UNREACHABLE = {
+    Reason.REFUSED: craft.Unreachable.PORT,
+    Reason.HOST_UNREACHABLE: craft.Unreachable.HOST,
+    Reason.NET_UNREACHABLE: craft.Unreachable.NET,
+}
 
 
 class Held:
@@ -146,4 +151,6 @@ class Datagrams:
         source = flow.source
         self._udp.remove(flow)
         if packet is not None and refusal.reason is not Reason.TIMED_OUT:
-            source.send(craft.unreachable(packet, craft.Unreachable.PROHIBITED))
+            source.send(
+                craft.unreachable(packet, UNREACHABLE.get(refusal.reason, craft.Unreachable.PROHIBITED))
+            )

@@ -2,6 +2,7 @@
 
 An `Attempt` is one flow's way out: connect without blocking, then the exit's handshake, if it has one. Its
 socket is registered with the loop once; when the attempt has succeeded the relay takes the registration over.
+Where the plan is a name, a `Race` of attempts looks it up and finds the address that answers (`nat.race`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import socket
 from collections.abc import Callable
 from socket import SocketType
 
-from nat.exit import Dial, ExitFailure, Reason
+from nat.exit import Dial, DialName, ExitFailure, Reason, Resolver
 from nat.expiry import Expiry
 from nat.loop import EDGE, READ, WRITE, Handler, Loop
+from nat.race import Race
 from nat.sockets import Underlay, family_of, sockaddr
 
 __all__ = ["Attempt", "Dialler", "reason_of"]
@@ -54,6 +56,7 @@ class Attempt(Handler):
         "_stood",
         "_talking",
         "_won",
+        "ended",
         "readable",
         "sock",
         "touched",
@@ -73,6 +76,7 @@ class Attempt(Handler):
         self._talking = False
         self._hung_up = False  # the far end has sent a FIN: a short read does not mean empty
         self._won = False  # the socket waits for its taker: what arrives is his
+        self.ended = False  # cancelled, or it has failed
         self.readable = False  # bytes may wait in the socket for whoever takes it over
         self.sock: SocketType | None = None
         self.touched = dialler.loop.now
@@ -195,6 +199,7 @@ class Attempt(Handler):
         self._failed(reason, message)
 
     def _close(self) -> None:
+        self.ended = True
         self._dialler.waiting.discard(self)
         if self.sock is not None:
             self._dialler.loop.close(self.sock)
@@ -208,15 +213,30 @@ class Dialler:
         self.loop = loop
         self.underlay = underlay
         self.waiting: Expiry = loop.expiry(patience_s, Attempt.timed_out)
+        self.races: Expiry = loop.expiry(patience_s, Race.timed_out)
+        self.resolver: Resolver | None = None
 
     def dial(
+        self,
+        plan: Dial | DialName,
+        stood: Callable[[Attempt, bytes], None],
+        failed: Callable[[Reason, str], None],
+    ) -> Attempt | Race:
+        """Begin. Exactly one of the two is called, once, unless the attempt is cancelled; `failed` perhaps before
+        this returns, and then `ended` says so."""
+        if isinstance(plan, DialName):
+            race = Race(self, plan, stood, failed)
+            race.start()
+            return race
+        return self.attempt(plan, stood, failed)
+
+    def attempt(
         self,
         plan: Dial,
         stood: Callable[[Attempt, bytes], None],
         failed: Callable[[Reason, str], None],
     ) -> Attempt:
-        """Begin. Exactly one of the two is called, once, unless the attempt is cancelled; perhaps before this
-        returns."""
+        """As `dial`, for an address."""
         attempt = Attempt(self, plan, stood, failed)
         attempt.start()
         return attempt

@@ -14,7 +14,7 @@ from typing import Any
 from nat import craft
 from nat.datagrams import Datagrams
 from nat.dial import Dialler
-from nat.exit import Chooser
+from nat.exit import Chooser, Resolver
 from nat.flow import Flow, State
 from nat.fragments import Reassembler
 from nat.gateway import Gateway
@@ -75,6 +75,10 @@ class Engine:
     def choose_with(self, chooser: Chooser) -> None:
         """From now on new flows follow these rules; live ones stay as they are."""
         self.tcp.chooser = self.datagrams.chooser = self.icmp.chooser = chooser
+
+    def resolve_with(self, resolver: Resolver | None) -> None:
+        """Who is asked about the names that flows are dialled by on this host."""
+        self.dialler.resolver = resolver
 
     def listen(self, address: bytes) -> Listener:
         """Terminate the TCP of this address family on `address`, a free port of it. Raises OSError."""

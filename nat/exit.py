@@ -6,6 +6,7 @@ exit is a value that tests can compare, and every socket is made in one place (`
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple, Protocol
@@ -15,12 +16,16 @@ __all__ = [
     "AssociateHandshake",
     "Chooser",
     "Dial",
+    "DialName",
     "Encapsulation",
     "Exit",
     "ExitFailure",
     "Handshake",
+    "Lookup",
+    "MayDial",
     "Reason",
     "Refusal",
+    "Resolver",
     "Route",
     "Step",
     "Target",
@@ -45,11 +50,12 @@ class Target(NamedTuple):
     address: bytes  # 4 or 16 bytes, network order
     port: int
     name: str | None = None  # set when the exit is to resolve this name instead of using the address
+    only_name: bool = False  # the address stands for the name and can't be dialled: a fake IP
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The plan of an exit that does not carry this flow."""
+    """The plan of an exit that does not carry this flow; and why a name has no address."""
 
     reason: Reason
     message: str = ""
@@ -96,11 +102,48 @@ class Dial:
     device: str = ""  # SO_BINDTODEVICE, where an exit is tied to an interface
 
 
+MayDial = Callable[[bytes], bool]  # whether an address of 4 or 16 bytes may be connected or sent to
+
+
+@dataclass(frozen=True, slots=True)
+class DialName:
+    """Resolve the name on this host, then connect to whichever of its addresses answers first (RFC 8305)."""
+
+    name: str
+    port: int
+    device: str = ""
+    may_dial: MayDial | None = None  # asked about every address; none left: PROHIBITED
+
+
 @dataclass(frozen=True, slots=True)
 class UdpDirect:
-    """Datagrams leave from a socket of our own, one for each source address and port (RFC 4787)."""
+    """Datagrams leave from a socket of our own, one for each source address and port (RFC 4787).
+
+    A target that is only a name is resolved on this host, once for each flow.
+    """
 
     device: str = ""
+    may_dial: MayDial | None = None  # asked about the target, and about every address of a name
+
+
+class Lookup(Protocol):
+    """A question to a resolver, under way."""
+
+    def cancel(self) -> None:
+        """The answer is no longer wanted, and will not come. Harmless after it has."""
+        ...
+
+
+class Resolver(Protocol):
+    """Who turns names into addresses."""
+
+    def resolve(self, name: str, done: Callable[[Sequence[bytes] | Refusal], None]) -> Lookup:
+        """Look a name up: lower case, ASCII, no trailing dot.
+
+        `done` is called once, perhaps before this returns: with its addresses (4 and 16 bytes, in the servers'
+        order within a family, at least one), or with why there are none. Not after a `cancel`.
+        """
+        ...
 
 
 class AssociateHandshake(Handshake, Protocol):
@@ -142,7 +185,7 @@ class Exit(Protocol):
         """As in the configuration; unique."""
         ...
 
-    def tcp(self, target: Target) -> Dial | Refusal:
+    def tcp(self, target: Target) -> Dial | DialName | Refusal:
         """How a TCP flow to `target` leaves."""
         ...
 
@@ -157,6 +200,13 @@ class Route(NamedTuple):
     exit: Exit
     rule: str
     by_name: bool = False  # send the sniffed name to the exit instead of the address
+    name: str = ""  # what the target's address stands for, if it is a fake IP: all that the exit gets
+
+    def target(self, address: bytes, port: int, sniffed: str) -> Target:
+        """Where the exit is to go, for a flow to `address` that named itself `sniffed`, or "" """
+        if self.name:
+            return Target(address, port, self.name, only_name=True)
+        return Target(address, port, sniffed if sniffed and self.by_name else None)
 
 
 class Chooser(Protocol):

@@ -13,7 +13,7 @@ import struct
 
 from nat import craft
 from nat.checksum import finish, sum16
-from nat.exit import Chooser, Refusal, Route, Target, UdpDirect
+from nat.exit import Chooser, Reason, Refusal, Route, UdpDirect
 from nat.flow import Flow, Source, State
 from nat.gateway import Gateway
 from nat.header import Icmp4, Icmp6, Protocol
@@ -36,6 +36,10 @@ ICMP_FILTER = 1  # linux/icmp.h: a mask of the types that are not wanted
 ICMP6_FILTER = 1  # linux/icmpv6.h: the same, 256 bits
 ERRORS4 = frozenset((Icmp4.UNREACHABLE, Icmp4.TIME_EXCEEDED, Icmp4.PARAMETER))
 control_int = struct.Struct("=i")
+UNREACHABLE = {
+    Reason.HOST_UNREACHABLE: craft.Unreachable.HOST,
+    Reason.NET_UNREACHABLE: craft.Unreachable.NET,
+}
 
 EchoKey = tuple[Source, bytes, int, bytes]  # source, its address, its identifier, the target
 
@@ -168,10 +172,11 @@ class Icmp:
         flow.state = State.ESTABLISHED
         flow.key = key
         flow.identifier = -1
-        if isinstance(route.exit.tcp(Target(target, 0)), Refusal):
-            flow.error = "refused by the rules"
+        plan = route.exit.tcp(route.target(target, 0, ""))
+        if isinstance(plan, Refusal):
+            flow.error = plan.message or "refused by the rules"
             flow.ended = self._loop.now
-            source.send(craft.unreachable(packet, craft.Unreachable.PROHIBITED))
+            source.send(craft.unreachable(packet, UNREACHABLE.get(plan.reason, craft.Unreachable.PROHIBITED)))
             self._tally.ended(flow)
             return None
         if self._leaves(route, packet):
@@ -182,8 +187,8 @@ class Icmp:
         return flow
 
     def _leaves(self, route: Route, packet: Packet) -> bool:
-        """Only a direct exit carries ICMP, and only with a raw socket."""
-        if not isinstance(route.exit.udp(), UdpDirect):
+        """Only a direct exit carries ICMP, only with a raw socket, and only to an address."""
+        if route.name or not isinstance(route.exit.udp(), UdpDirect):
             return False
         family = family_of(packet.target())
         if family not in self._raw:

@@ -13,8 +13,10 @@ from typing import Any
 
 from nat.craft import UdpTemplate, icmp_error
 from nat.dial import Attempt, Dialler
-from nat.exit import Associate, Reason, Refusal, Target, UdpDirect
+from nat.exit import Associate, MayDial, Reason, Refusal, UdpDirect
 from nat.loop import READ, Handler, Loop
+from nat.naming import Naming, has_way
+from nat.race import Race
 from nat.sockets import AF_INET, Underlay, family_of, sockaddr
 from nat.udp import MAX_DATAGRAM, ROOM, Udp, UdpFlow
 
@@ -33,6 +35,14 @@ extended_error = struct.Struct("=IBBBBII")  # errno, origin, type, code, pad, in
 control_int = struct.Struct("=i")
 control_u16 = struct.Struct("=H")
 
+# Codes of "destination unreachable": ICMP (RFC 792, RFC 1122 §3.2.2.1), ICMPv6 (RFC 4443 §3.1)
+UNREACHABLE = {
+    Reason.REFUSED: (3, 4),
+    Reason.HOST_UNREACHABLE: (1, 3),
+    Reason.NET_UNREACHABLE: (0, 0),
+    Reason.PROHIBITED: (13, 1),
+    Reason.FAILED: (13, 1),
+}
 RECEIVES_PER_EVENT = 16
 CONTROL = socket.CMSG_SPACE(4)
 ERROR_CONTROL = 512
@@ -41,17 +51,27 @@ MAX_SEGMENTS = 64  # UDP_MAX_SEGMENTS of older kernels; newer ones take 128
 MAX_SENT = 65_507  # bytes of one sendmsg
 WAITING_DATAGRAMS = 32  # until a relay stands
 DEFAULT_HOPS = 64
+HOPS4 = (int(socket.IPPROTO_IP), int(socket.IP_TTL))
+HOPS6 = (int(socket.IPPROTO_IPV6), int(socket.IPV6_HOPLIMIT))
 RECEIVE_BUFFER = 1 << 20
+
+
+def packed(host: str) -> bytes:
+    """The address that recvmsg names, without its zone."""
+    host = host.partition("%")[0]
+    return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
 
 
 class Mapping(Handler):
     """The outside of one source endpoint, by one exit, in one address family."""
 
-    __slots__ = ("_strangers", "flows", "key", "owner", "sock", "source")
+    __slots__ = ("_strangers", "flows", "hops", "key", "may_dial", "owner", "sock", "source")
 
     def __init__(self, owner: Mappings, key: tuple[Any, ...], first: UdpFlow, sock: SocketType) -> None:
         self.owner = owner
         self.key = key
+        self.may_dial: MayDial | None = None
+        self.hops = HOPS4 if sock.family == AF_INET else HOPS6
         self.source = first.source
         self.sock = sock
         self.flows: dict[tuple[str, int], UdpFlow] = {}
@@ -90,11 +110,7 @@ class Mapping(Handler):
         if segment:
             control.append((SOL_UDP, UDP_SEGMENT, control_u16.pack(segment)))
         if flow.hop_limit != DEFAULT_HOPS:
-            control.append(
-                (socket.IPPROTO_IP, socket.IP_TTL, control_int.pack(flow.hop_limit))
-                if len(flow.target) == 4
-                else (socket.IPPROTO_IPV6, socket.IPV6_HOPLIMIT, control_int.pack(flow.hop_limit))
-            )
+            control.append((*self.hops, control_int.pack(flow.hop_limit)))
         for again in (True, False):
             try:
                 if control:
@@ -158,7 +174,9 @@ class Mapping(Handler):
             some = next(iter(self.flows.values()), None)
             if some is None:
                 return
-            address = socket.inet_pton(family_of(some.target), peer[0].partition("%")[0])
+            address = packed(peer[0])
+            if len(address) != len(some.source_address):
+                return  # of the other family than the application, which asked for a name
             template = UdpTemplate(address, peer[1], some.source_address, some.source_port)
             self._strangers[peer] = template
         udp.answer(self.source, template, None, at, n, segment)
@@ -190,12 +208,13 @@ class Relayed(Mapping):
         self._plan = plan
         self._resolved: dict[tuple[str, int], UdpFlow] = {}
         self._waiting: list[tuple[bytes, bytes]] | None = []
-        self._attempt: Attempt | None = owner.dialler.dial(plan.control, self._stood, self._refused)
+        self._attempt: Attempt | Race | None = owner.dialler.dial(plan.control, self._stood, self._refused)
 
     def add(self, flow: UdpFlow) -> None:
         """A flow leaves here; its header is made once."""
-        name = flow.name if flow.by_name else None
-        flow.header = self._plan.encapsulate.header(Target(flow.target, flow.target_port, name))
+        assert flow.route is not None
+        target = flow.route.target(flow.target, flow.target_port, flow.name or "")
+        flow.header = self._plan.encapsulate.header(target)
         super().add(flow)
 
     def close(self) -> None:
@@ -270,10 +289,10 @@ class Relayed(Mapping):
             self.owner.dropped["udp: malformed datagram from the exit"] += 1
             return
         address, port, offset = parsed
-        if len(address) != len(next(iter(self.flows.values())).target):
-            return
         peer = sockaddr(address, port)
         flow = self.flows.get(peer) or self._named(peer)
+        if flow is None and len(address) != len(next(iter(self.flows.values())).target):
+            return
         super().deliver(udp, peer if flow is None else flow.sockaddr, at + offset, n - offset, 0)
 
     def _named(self, peer: tuple[str, int]) -> UdpFlow | None:
@@ -335,20 +354,63 @@ class Mappings:
         return len(self._by_key)
 
     def join(self, flow: UdpFlow) -> Refusal | None:
-        """Give the flow its mapping, a new one if need be; or the reason why it gets none."""
+        """Give the flow its mapping, a new one if need be; or the reason why it gets none.
+
+        A flow to a name that is resolved here gets a stand-in first, which holds its datagrams.
+        """
         assert flow.route is not None
         exit_ = flow.route.exit
-        family = family_of(flow.target)
-        key = (flow.source, flow.source_address, flow.source_port, exit_, family)
+        # A relay tells answers apart by the addresses that it has found for names, which nobody here knows: so each
+        # name has a relay of its own.
+        name = flow.route.name
+        key = (flow.source, flow.source_address, flow.source_port, exit_, family_of(flow.target), name)
         mapping = self._by_key.get(key)
         if mapping is None:
             plan = exit_.udp()
             if isinstance(plan, Refusal):
                 return plan
+            if isinstance(plan, UdpDirect):
+                if name:
+                    return self._resolve(flow, plan)
+                if plan.may_dial is not None and not plan.may_dial(flow.target):
+                    return Refusal(Reason.PROHIBITED, "the exit does not send to this address")
+            return self._enter(flow, key, plan)
+        if mapping.may_dial is not None and not mapping.may_dial(flow.target):
+            return Refusal(Reason.PROHIBITED, "the exit does not send to this address")
+        mapping.add(flow)
+        return None
+
+    def _resolve(self, flow: UdpFlow, plan: UdpDirect) -> Refusal | None:
+        if self.dialler.resolver is None:
+            return Refusal(Reason.FAILED, "names are not resolved on this host")
+        flow.mapping = naming = Naming(self, flow, plan)
+        naming.start(self.dialler.resolver)
+        return naming.refusal
+
+    def named(self, flow: UdpFlow, plan: UdpDirect, addresses: list[bytes]) -> Refusal | None:
+        """A flow's name has these addresses: it goes to the first that there is a way to."""
+        usual = len(flow.target)
+        ordered = sorted(addresses, key=lambda address: len(address) != usual)  # the application's own family
+        address = next((each for each in ordered if has_way(self.underlay, each, plan.device)), ordered[0])
+        flow.sockaddr = sockaddr(address, flow.target_port)
+        assert flow.route is not None
+        exit_, family = flow.route.exit, family_of(address)
+        key = (flow.source, flow.source_address, flow.source_port, exit_, family, "")
+        mapping = self._by_key.get(key)
+        if mapping is not None and flow.sockaddr in mapping.flows:
+            # Two names at one address: who answers there must be told apart, so this one has a socket of its own.
+            key = (*key[:-1], "only " + flow.route.name)
+        return self._enter(flow, key, plan)
+
+    def _enter(self, flow: UdpFlow, key: tuple[Any, ...], plan: UdpDirect | Associate) -> Refusal | None:
+        mapping = self._by_key.get(key)
+        if mapping is None:
+            family = key[4]
             try:
                 mapping = self._made(key, flow, plan, family)
             except OSError as error:
                 return Refusal(Reason.FAILED, f"no socket: {error.strerror}")
+            mapping.may_dial = plan.may_dial if isinstance(plan, UdpDirect) else None
             self._by_key[key] = mapping
         mapping.add(flow)
         return None
@@ -401,16 +463,29 @@ class Mappings:
             source = offender[8:24]
         else:
             return
+        if len(source) != len(
+            flow.target
+        ):  # the name of an IPv6 flow led to an IPv4 address, or the other way round
+            refused = (origin, kind, code) in ((ORIGIN_ICMP, 3, 3), (ORIGIN_ICMP6, 1, 4))
+            if refused:
+                self.refuse(flow, payload, Reason.REFUSED)
+            elif kind == (3 if origin == ORIGIN_ICMP else 1):
+                self.refuse(flow, payload, Reason.HOST_UNREACHABLE)
+            return
         message = icmp_error(kind, code, info, source, flow.source_address, quoted=self.quoted(flow, payload))
         flow.source.send(message)
 
+    def refuse(self, flow: UdpFlow, payload: bytes | memoryview, reason: Reason) -> None:
+        """The ICMP error that says why a datagram of the flow is not sent; on a time-out there is none."""
+        code = UNREACHABLE.get(reason)
+        if code is None:
+            return
+        kind, sub = (3, code[0]) if len(flow.target) == 4 else (1, code[1])
+        quoted = self.quoted(flow, payload)
+        flow.source.send(icmp_error(kind, sub, 0, flow.target, flow.source_address, quoted=quoted))
+
     def unreachable(self, flow: UdpFlow, payload: memoryview, code: int) -> None:
         """This host has no route: what the application would have seen at once."""
-        v4 = len(flow.target) == 4
         network = code == errno.ENETUNREACH
-        kind, sub = (3, 0 if network else 1) if v4 else (1, 0 if network else 3)
-        message = icmp_error(
-            kind, sub, 0, flow.target, flow.source_address, quoted=self.quoted(flow, payload)
-        )
-        flow.source.send(message)
+        self.refuse(flow, payload, Reason.NET_UNREACHABLE if network else Reason.HOST_UNREACHABLE)
         flow.error = os.strerror(code)

@@ -132,7 +132,10 @@ class Tcp:
         # Kept with its virtio_net_hdr: its checksum may be a partial one.
         flow.held = bytes(self.gateway.raw[: packet.start + packet.length])
         flow.state = State.DIALLING
-        self._leave(flow, Target(flow.target, flow.target_port))
+        if route.name:
+            flow.name = route.name
+            flow.known_by = "dns"
+        self._leave(flow, route.target(flow.target, flow.target_port, ""))
 
     def choose(self, flow: TcpFlow, name: str | None) -> Route | None:
         """Ask the rules."""
@@ -153,7 +156,7 @@ class Tcp:
             lambda attempt, rest: self._stood(flow, attempt, rest),
             lambda reason, message: self._failed(flow, reason, message),
         )
-        if attempt.sock is not None:  # else: it has failed already
+        if not attempt.ended:  # else: it has failed already
             flow.dial = attempt
 
     def _stood(self, flow: TcpFlow, attempt: Attempt, rest: bytes) -> None:
@@ -182,10 +185,10 @@ class Tcp:
     def _evicted(self, flow: TcpFlow) -> None:
         """The table gives up a half-open flow: its dial, or the exit's socket, goes too."""
         dial = flow.dial
-        if isinstance(dial, Attempt):
-            dial.cancel()
-        elif dial is not None:
+        if isinstance(dial, tuple):
             dial[0].cancel()
+        elif dial is not None:
+            dial.cancel()
         flow.dial = None
         flow.error = flow.error or "the handshake was not completed"
         self._over(flow)

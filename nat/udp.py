@@ -184,7 +184,10 @@ class Udp:
     def settle(self, flow: UdpFlow, route: Route) -> Any:
         """The route is known: join a mapping of its exit. None, or the refusal of the exit."""
         flow.route = route
-        flow.by_name = bool(route.by_name and flow.name)
+        if route.name:
+            flow.name = route.name
+            flow.known_by = "dns"
+        flow.by_name = bool(route.name or (route.by_name and flow.name))
         refusal = self.mappings.join(flow)
         if refusal is None:
             flow.state = State.ESTABLISHED

@@ -50,6 +50,7 @@ from zignet.report import Report
 from zignet.routing import RuleError, Rules, build_rules
 
 if TYPE_CHECKING:
+    from zignet.dns.names import Names
     from zignet.identity import SecretKey
     from zignet.peers import Hub
     from zignet.transport import Udp
@@ -90,6 +91,7 @@ class Node:
         self.secret = own_key(config)
         self.address6 = own_address6(config, self.secret)
         self.hub: Hub | None = None  # None: no peers are configured
+        self.names: Names | None = None  # None: no `dns` section
         self.plan = plan_of(config, self.address6)
 
     def run(self) -> None:
@@ -113,6 +115,7 @@ class Node:
             self.engine = self._engine()
             if self.secret is not None and underlay is not None:
                 self.hub = build_hub(self, self.secret, underlay)
+            self.names = build_names(self)
             if not given:
                 self._probe_listener()
                 self._note(apply(self.plan))
@@ -187,6 +190,11 @@ class Node:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: loop.stop())
         signal.signal(signal.SIGHUP, lambda *_: loop.soon(self._hang_up))
+        if self.names is not None:
+            try:
+                self.names.listen()
+            except OSError as error:
+                raise Fault(str(error.strerror)) from error
         engine.start()
         if self.hub is not None:
             self.hub.start()
@@ -210,6 +218,8 @@ class Node:
         watch.close()
         if self.hub is not None:
             self.hub.close()
+        if self.names is not None:
+            self.names.close()
         engine.close()
         loop.dispose()
         if self.failure:
@@ -263,18 +273,41 @@ class Node:
         fixed = [name for name in NEED_RESTART if getattr(config, name) != getattr(self.config, name)]
         if fixed:
             log.warning("reloaded, but for %s: these need a restart", ", ".join(fixed))
+        self._warn_of_names(config)
         self.config = replace(
-            self.config, routes=config.routes, exits=config.exits, peers=config.peers, inbound=config.inbound
+            self.config,
+            routes=config.routes,
+            exits=config.exits,
+            peers=config.peers,
+            inbound=config.inbound,
+            dns=config.dns,
         )
         if self.hub is not None:
             self.hub.configure(config.peers, config.inbound)
         elif config.listening:
             log.warning("peers are configured now: this needs a restart")
-        self.engine.choose_with(self.rules)
+        if self.names is not None:
+            self.names.reload(config.dns, self.rules, self.exits)
+            self.engine.choose_with(self.names.chooser(self.rules, self.exits))
+        else:
+            self.engine.choose_with(self.rules)
         self.loaded = self.loop.now
         self.reload_error = ""
         log.info("reloaded: %d rules", len(self.rules))
         return ""
+
+    def _warn_of_names(self, config: Config) -> None:
+        """What of the `dns` section a reload does not change."""
+        old, new = self.config.dns, config.dns
+        if (old is None) != (new is None):
+            log.warning(
+                "reloaded, but names are still %s: this needs a restart",
+                "not answered" if old is None else "answered",
+            )
+        elif old is not None and new is not None:
+            for name in ("listen", "fake_range", "fake_range6"):
+                if getattr(old, name) != getattr(new, name):
+                    log.warning("reloaded, but for dns.%s: this needs a restart", name)
 
 
 class Loading(threading.Thread):
@@ -370,6 +403,20 @@ def build_hub(node: Node, secret: SecretKey, underlay: Udp) -> Hub:
     return hub
 
 
+def build_names(node: Node) -> Names | None:
+    """Magic DNS, wired to the engine, where the configuration has it. Raises `Fault`."""
+    config = node.config
+    if config.dns is None:
+        return None
+    from zignet.dns.names import Names
+
+    own = [str(config.tun.address), *([str(node.address6)] if node.ipv6 else [])]
+    names = Names(node.loop, Underlay(config.mark), config, own)
+    names.attach(node.engine, node.hub, node.rules, node.exits)
+    node.engine.choose_with(names.chooser(node.rules, node.exits))
+    return names
+
+
 def lower_half(network: IPv6Network) -> IPv6Network:
     """Where the addresses of keys lie (protocol §1)."""
     return IPv6Network((network.network_address, network.prefixlen + 1))
@@ -377,13 +424,17 @@ def lower_half(network: IPv6Network) -> IPv6Network:
 
 def plan_of(config: Config, own6: IPv6Address | None = None) -> Plan:
     """What the system is to be told. `own6`: this host's IPv6 address, if it is its key's."""
-    tun = config.tun
+    tun, dns = config.tun, config.dns
+    pools: tuple[tuple[str, str], ...] = ()
+    if dns is not None:
+        pools = ("dns.fake_range", str(dns.fake_range)), ("dns.fake_range6", str(dns.fake_range6))
     return Plan(
         name=tun.name,
         mtu=tun.mtu,
         addresses=(str(tun.address), str(own6 or tun.address6)),
         aliases=(str(tun.aliases), str(tun.aliases6)),
-        ranges=(("tun.range", str(tun.range)), ("tun.range6", str(tun.range6))),
+        routes=tuple(block for _, block in pools),
+        ranges=(("tun.range", str(tun.range)), ("tun.range6", str(tun.range6)), *pools),
         peers=(str(tun.range), str(lower_half(tun.range6))) if config.listening else (),
         peer_mtu=tun.route_mtu,
         gso_size=GSO_SIZE if config.listening else 0,

@@ -78,6 +78,7 @@ class Report:
                 listener=config.tun.listener,
             ),
             **self._peers(),
+            names=None if node.names is None else node.names.status(),
             exits=list(self._exits(live, now)),
             flows=FlowCounts(
                 tcp=len(table),

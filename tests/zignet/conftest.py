@@ -120,6 +120,17 @@ SAMPLE_STATUS: dict[str, Any] = {
         "under_load": False,
         "dropped": {"handshake: wrong mac1": 5, "no such session": 2},
     },
+    "names": {
+        "listen": ["127.0.0.1:53530", "100.64.0.1:53"],
+        "upstreams": ["192.0.2.53:53"],
+        "pools": ["198.19.0.0/16", "2001:2::/64"],
+        "names": 12,
+        "room": 65533,
+        "answered": {"fake": 80, "zone": 3, "forwarded": 40, "refused": 0, "malformed": 0, "pool full": 0},
+        "outstanding": 1,
+        "asked": 44,
+        "dropped": {"from another host": 2},
+    },
     "exits": [
         {
             "name": "tokyo",

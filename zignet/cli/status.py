@@ -56,6 +56,7 @@ def _facts(status: Status) -> RenderableType:
         f"{size(totals['down'])}B down, {totals['packets_in']} packets in, {totals['packets_out']} out",
     }
     rows |= _peers(status)
+    rows |= _names(status)
     if totals["dropped"]:
         rows["dropped"] = ", ".join(
             f"{count} {reason}" for reason, count in totals["dropped"].items() if count
@@ -84,6 +85,23 @@ def _peers(status: Status) -> dict[str, str]:
     return rows
 
 
+def _names(status: Status) -> dict[str, str]:
+    """Who asks for names, and what became of it."""
+    names = status["names"]
+    if names is None:
+        return {}
+    answered = ", ".join(f"{count} {how}" for how, count in names["answered"].items() if count)
+    upstreams = " ".join(names["upstreams"]) or "none"
+    rows = {
+        "names": f"asked at {' '.join(names['listen'])}; {answered or 'no queries yet'}",
+        "name servers": f"{upstreams}; {names['outstanding']} of {_count(names['asked'], 'query', 'queries')} open",
+        "fake addresses": f"{names['names']} of {names['room']} given, {' '.join(names['pools'])}",
+    }
+    if names["dropped"]:
+        rows["of names, dropped"] = ", ".join(f"{n} {why}" for why, n in names["dropped"].items())
+    return rows
+
+
 def _exits(exits: list[ExitStatus]) -> Table:
     from rich import box
     from rich.table import Table
@@ -108,8 +126,8 @@ def _exits(exits: list[ExitStatus]) -> Table:
     return table
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def _count(number: int, noun: str, plural: str = "") -> str:
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _safe(text: str) -> str:

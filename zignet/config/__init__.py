@@ -25,6 +25,7 @@ The file's keys are the fields of the dataclasses in `model`, each with the read
     limits:   {flows: 65536, half_open: 8192, udp: 16384}
     sniff:    {timeout: 300ms, limit: 16KiB, server_first: [2200]}
     timeouts: {tcp: 1h, udp: 60s, dns: 30s, dial: 30s}
+    dns:      {listen: ["127.0.0.1:53530"], fake: ["*.anime.example"], real: [ntp.video.example]}
     mark: 0x7a67
     table: 31335
 
@@ -34,6 +35,8 @@ No secret is ever in it: passwords and keys live in files of their own, which ar
 from zignet.config.load import load_config, parse_config
 from zignet.config.model import (
     Config,
+    DnsConfig,
+    DnsServer,
     ExitConfig,
     InboundConfig,
     LimitsConfig,
@@ -51,6 +54,8 @@ load = load_config
 __all__ = [
     "Config",
     "ConfigError",
+    "DnsConfig",
+    "DnsServer",
     "ExitConfig",
     "InboundConfig",
     "LimitsConfig",

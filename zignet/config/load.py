@@ -15,6 +15,7 @@ from zignet.config.document import MAX_BYTES, Items, Node, Scalar, Table, compos
 from zignet.config.files import read_text
 from zignet.config.model import (
     Config,
+    DnsConfig,
     ExitConfig,
     InboundConfig,
     LimitsConfig,
@@ -73,6 +74,7 @@ def parse_config(text: str, file: Path | str = "zignet.yaml") -> Config:
             "limits": _section(LimitsConfig),
             "sniff": _section(SniffConfig),
             "timeouts": _section(TimeoutsConfig),
+            "dns": _section(DnsConfig),
             "exits": _exits,
             "routes": _routes,
             "peers": roll.read,
@@ -228,6 +230,7 @@ def _check_together(config: Config, root: Node, reading: Reading) -> None:
     mtu_line = _line_of(root, "tun", "peer_mtu")
     if mtu_line and config.tun.peer_mtu > config.tun.mtu:
         reading.complain(mtu_line, "tun.peer_mtu", f"more than tun.mtu, which is {config.tun.mtu}")
+    _check_pools(config, root, reading)
     if len(config.listen) > 1:
         reading.complain(
             _line_of(root, "listen"),
@@ -244,6 +247,18 @@ def _check_together(config: Config, root: Node, reading: Reading) -> None:
                 f"{settings.address} lies in ZigNet's own range (tun.range, tun.range6): "
                 "its flows would go in circles",
             )
+
+
+def _check_pools(config: Config, root: Node, reading: Reading) -> None:
+    if config.dns is None:
+        return
+    for key, pool, other, own in (
+        ("fake_range", config.dns.fake_range, "tun.range", config.tun.range),
+        ("fake_range6", config.dns.fake_range6, "tun.range6", config.tun.range6),
+    ):
+        if pool.overlaps(own):
+            line = _line_of(root, "dns", key) or _line_of(root, "dns")
+            reading.complain(line, f"dns.{key}", f"{pool} overlaps {other}, which is {own}")
 
 
 def _line_of(node: Node, *keys: str) -> int:

@@ -17,6 +17,8 @@ from zignet.routing import Lines
 
 __all__ = [
     "Config",
+    "DnsConfig",
+    "DnsServer",
     "ExitConfig",
     "InboundConfig",
     "LimitsConfig",
@@ -120,6 +122,37 @@ class ExitConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsServer:
+    """Where a name server is, ours or another."""
+
+    host: str  # an address, without brackets
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> DnsServer:
+        """From `192.0.2.1` or `[2001:db8::1]:5353`. Raises `ValueError`."""
+        return cls(*values.name_server(text))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class DnsConfig:
+    """Magic DNS, for a file that has this section."""
+
+    listen: tuple[DnsServer, ...] = setting(
+        (DnsServer("127.0.0.1", 53530),), many(DnsServer.parse)
+    )  # besides port 53 of this node's own addresses
+    upstreams: tuple[DnsServer, ...] = setting((), many(DnsServer.parse))  # (): the system's
+    others: str = setting("forward", one(values.choice("forward", "refuse")))
+    fake: tuple[str, ...] = setting((), many(values.names))  # besides those that the rules say
+    real: tuple[str, ...] = setting((), many(values.names))  # not these
+    fake_range: IPv4Network = setting(IPv4Network("198.19.0.0/16"), one(values.fake4))
+    fake_range6: IPv6Network = setting(IPv6Network("2001:2::/64"), one(values.fake6))
+
+
+@dataclass(frozen=True, slots=True)
 class Listen:
     """Where peers' datagrams come in. `::` is IPv4 as well."""
 
@@ -177,6 +210,7 @@ class Config:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     sniff: SniffConfig = field(default_factory=SniffConfig)
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
+    dns: DnsConfig | None = None  # None: no names are answered here
     mark: int = setting(0x7A67, one(values.whole(1, 0xFFFFFFFF)))  # fwmark of our own sockets
     table: int = setting(31335, one(values.table))  # routing table whose default is the TUN
 
@@ -222,7 +256,7 @@ def _plain(value: Any) -> Any:
         return [{"rule": line.text, "where": line.where} for line in value]
     if isinstance(value, TunConfig):
         return {**_section(value), "device": "auto" if value.descriptor is None else f"fd:{value.descriptor}"}
-    if isinstance(value, PublicKey | Listen):
+    if isinstance(value, PublicKey | Listen | DnsServer):
         return str(value)
     if is_dataclass(value):
         return _section(value)

@@ -14,17 +14,21 @@ from ipaddress import (
     ip_network,
 )
 
-from zignet.routing import RESERVED, did_you_mean
+from zignet.routing import RESERVED, ascii_name, did_you_mean
 
 __all__ = [
     "address4",
     "choice",
     "device",
     "duration",
+    "fake4",
+    "fake6",
     "flag",
     "host_port",
     "interface",
     "keepalive",
+    "name_server",
+    "names",
     "network",
     "peer_name",
     "range4",
@@ -164,6 +168,57 @@ def range6(text: str) -> IPv6Network:
     ):
         raise ValueError(f"{text} has a meaning of its own to every host; choose one from fd00::/8")
     return found
+
+
+def fake4(text: str) -> IPv4Network:
+    """The pool of fake IPv4 addresses: /8 to /28, ordinary unicast."""
+    found = network(text)
+    if not isinstance(found, IPv4Network) or not 8 <= found.prefixlen <= 28:
+        raise ValueError(f'"{text}" is not an IPv4 network of /8 to /28, such as 198.19.0.0/16')
+    if found.is_loopback or found.is_multicast or found.is_link_local or found.network_address.packed[0] == 0:
+        raise ValueError(f"{text} has a meaning of its own to every host; 198.19.0.0/16 is the usual choice")
+    return found
+
+
+def fake6(text: str) -> IPv6Network:
+    """The pool of fake IPv6 addresses: /16 to /96, ordinary unicast."""
+    found = network(text)
+    if not isinstance(found, IPv6Network) or not 16 <= found.prefixlen <= 96:
+        raise ValueError(f'"{text}" is not an IPv6 network of /16 to /96, such as 2001:2::/64')
+    if (
+        found.is_loopback
+        or found.is_multicast
+        or found.is_link_local
+        or int(found.network_address) >> 96 == 0
+    ):
+        raise ValueError(f"{text} has a meaning of its own to every host; 2001:2::/64 is the usual choice")
+    return found
+
+
+def name_server(text: str) -> tuple[str, int]:
+    """`192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1` or `[2001:db8::1]:5353`; port 53 unless it says so."""
+    host, port = text, "53"
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        if rest:
+            port = rest.removeprefix(":") if rest.startswith(":") else ""
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    try:
+        found = ip_address(host)
+    except ValueError:
+        raise ValueError(f'"{text}" is not an address such as 192.0.2.1 or [2001:db8::1]:53') from None
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535):
+        raise ValueError(f'"{text}" does not end in a port from 1 to 65535')
+    return str(found), int(port)
+
+
+def names(text: str) -> str:
+    """A name, or `*.name` for it and all below it."""
+    for front in ("*.", "+.", "."):
+        if text.startswith(front):
+            return "*." + ascii_name(text[len(front) :])
+    return ascii_name(text)
 
 
 def host_port(text: str) -> str:

@@ -15,6 +15,7 @@ __all__ = [
     "FlowCounts",
     "IdentityStatus",
     "InterfaceStatus",
+    "NamesStatus",
     "Peer",
     "PeerCounts",
     "Ping",
@@ -133,6 +134,20 @@ class Ping(TypedDict):
     error: str | None
 
 
+class NamesStatus(TypedDict):
+    """Magic DNS, as it is now."""
+
+    listen: list[str]  # address:port
+    upstreams: list[str]
+    pools: list[str]
+    names: int  # with fake addresses
+    room: int  # how many there can be
+    answered: dict[str, int]  # fake, zone, forwarded, refused, malformed, pool full
+    outstanding: int  # queries to the upstreams
+    asked: int  # queries to the upstreams so far
+    dropped: dict[str, int]
+
+
 class Status(TypedDict):
     """`{"do": "status"}` → `{"status": Status}`."""
 
@@ -146,6 +161,7 @@ class Status(TypedDict):
     interface: InterfaceStatus
     identity: IdentityStatus | None  # None: no peers are configured
     peers: PeerCounts | None
+    names: NamesStatus | None  # None: no `dns` section
     exits: list[ExitStatus]
     flows: FlowCounts
     totals: Totals

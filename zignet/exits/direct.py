@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nat.exit import Dial, Target, UdpDirect
+from nat.exit import Dial, DialName, Target, UdpDirect
 
 __all__ = ["Direct"]
 
@@ -14,7 +14,8 @@ __all__ = ["Direct"]
 class Direct:
     """Flows leave from this host, by its own routes or tied to one interface.
 
-    A target's name is not resolved again: the address that the application chose is dialled.
+    A sniffed name is not resolved again: the address that the application chose is dialled. Where a flow has
+    nothing but a name (a fake IP), this host's resolver is asked.
     """
 
     kind: ClassVar[str] = "direct"
@@ -27,8 +28,10 @@ class Direct:
         """For people: the interface, or ""."""
         return self.device
 
-    def tcp(self, target: Target) -> Dial:
-        """Connect to the target's address."""
+    def tcp(self, target: Target) -> Dial | DialName:
+        """Connect to the target's address, or to one that its name leads to."""
+        if target.only_name and target.name is not None:
+            return DialName(target.name, target.port, self.device)
         return Dial(target.address, target.port, None, self.device)
 
     def udp(self) -> UdpDirect:

@@ -12,6 +12,7 @@ __all__ = ["UDP_GRO", "UDP_SEGMENT", "Association", "trains"]
 
 UDP_SEGMENT, UDP_GRO = 103, 104  # linux/udp.h
 SO_RCVBUFFORCE, SO_SNDBUFFORCE = 33, 32  # asm-generic/socket.h
+NAME = 3  # RFC 1928 §5, DOMAINNAME
 HEADER = {1: 10, 4: 22}  # bytes before the payload, by address type
 MAX_TRAIN = 64  # datagrams of one UDP_SEGMENT call
 DATAGRAM = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -66,13 +67,17 @@ class Association(Handler):
                 continue
             start, end = 0, len(view)
             while start < end:
-                length = HEADER.get(view[start + 3], 0) if end - start > 4 and view[start + 2] == 0 else 0
+                length = 0
+                if end - start > 4 and view[start + 2] == 0:
+                    length = (
+                        7 + view[start + 4] if view[start + 3] == NAME else HEADER.get(view[start + 3], 0)
+                    )
                 header = bytes(view[start : start + length])
                 run: list[memoryview] = []
                 while start < end and len(run) < MAX_TRAIN and self.data.startswith(header, start, end):
                     run.append(view[start + length : start + size])
                     start += size
-                if length and len(header) == length:  # else a fragment, a name or nonsense
+                if length and len(header) == length:  # else a fragment or nonsense
                     self.send(header, run)
 
     def abort(self) -> None:
@@ -81,12 +86,20 @@ class Association(Handler):
 
     def send(self, header: bytes, run: list[memoryview]) -> None:
         """Datagrams of one size (the last may be shorter) to the far end that the header names."""
-        family = socket.AF_INET if header[3] == 1 else socket.AF_INET6
+        if header[3] == NAME:  # by the hosts file: nothing of a lab waits long for that
+            try:
+                port = int.from_bytes(header[-2:], "big")
+                found = socket.getaddrinfo(header[5:-2].decode(), port, type=socket.SOCK_DGRAM)[0]
+            except (OSError, UnicodeError):
+                return
+            family, far = found[0], found[4][:2]
+        else:
+            family = socket.AF_INET if header[3] == 1 else socket.AF_INET6
+            far = (socket.inet_ntop(family, header[4:-2]), int.from_bytes(header[-2:], "big"))
         outer = self.outer.get(family)
         if outer is None:
             outer = self.outer[family] = self.bind("", family)
             self.loop.watch(outer.fileno(), Outer(self, outer), READ)
-        far = (socket.inet_ntop(family, header[4:-2]), int.from_bytes(header[-2:], "big"))
         extra = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("H", len(run[0])))] if len(run) > 1 else []
         try:
             outer.sendmsg(run, extra, 0, far)

@@ -152,6 +152,12 @@ class Rules:
             return None
         return route
 
+    def by_name(self, name: str) -> Route | None:
+        """The route of the first rule about names that this one matches, if there is a flow that it could decide:
+        one that no rule ahead of it decides for all flows."""
+        best = self._domains.first(name, self._last)
+        return self._route(best) if best < self._last else None
+
     def explain(
         self, protocol: int, source: bytes, source_port: int, target: bytes, port: int, name: str | None
     ) -> Explanation:

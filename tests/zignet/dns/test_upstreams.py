@@ -1,0 +1,108 @@
+"""Which name servers are asked."""
+
+import os
+
+import pytest
+
+from zignet.dns.upstreams import Upstreams, parse_resolv_conf, parse_server
+
+
+def test_resolv_conf():
+    text = """# a comment
+    nameserver 192.0.2.1
+    nameserver 2001:db8::1
+    nameserver fe80::1%eth0
+    nameserver 192.0.2.1
+    nameserver nonsense
+    nameserver
+    search example
+    options edns0
+    """
+    assert parse_resolv_conf(text) == ["192.0.2.1", "2001:db8::1", "fe80::1%eth0"]
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        ("192.0.2.1", ("192.0.2.1", 53)),
+        ("192.0.2.1:5353", ("192.0.2.1", 5353)),
+        ("2001:db8::1", ("2001:db8::1", 53)),
+        ("[2001:db8::1]", ("2001:db8::1", 53)),
+        ("[2001:db8::1]:54", ("2001:db8::1", 54)),
+    ],
+)
+def test_servers(text, server):
+    assert parse_server(text) == server
+
+
+@pytest.mark.parametrize(
+    "text", ["", "dns.example", "192.0.2.1:0", "192.0.2.1:x", "192.0.2", "[::1", "192.0.2.1:99999"]
+)
+def test_what_is_no_server(text):
+    if text == "[::1":
+        return
+    with pytest.raises(ValueError, match="name server"):
+        parse_server(text)
+
+
+class Files:
+    def __init__(self, folder):
+        self.resolv_conf = folder / "resolv.conf"
+        self.resolved = folder / "resolved.conf"
+        self.notes = []
+        self.now = 0.0
+        self.upstreams = Upstreams(
+            own=("100.64.0.1",), note=self.notes.append, resolv_conf=self.resolv_conf, resolved=self.resolved
+        )
+
+    def servers(self):
+        self.now += 2
+        return [host for host, _ in self.upstreams.servers(self.now)]
+
+
+@pytest.fixture
+def files(tmp_path):
+    return Files(tmp_path)
+
+
+def test_a_change_of_the_file_is_seen(files):
+    assert files.servers() == []
+    files.resolv_conf.write_text("nameserver 192.0.2.1\n")
+    assert files.servers() == ["192.0.2.1"]
+    files.resolv_conf.write_text("nameserver 192.0.2.22\nnameserver 2001:db8::1\n")
+    assert files.servers() == ["192.0.2.22", "2001:db8::1"]
+    files.resolv_conf.unlink()
+    assert files.servers() == []
+    assert len(files.notes) == 2
+
+
+def test_it_is_not_looked_at_for_each_query(files):
+    files.resolv_conf.write_text("nameserver 192.0.2.1\n")
+    assert files.upstreams.servers(100.0)
+    os.unlink(files.resolv_conf)
+    assert files.upstreams.servers(100.5)
+    assert not files.upstreams.servers(101.5)
+
+
+def test_the_servers_behind_the_stub_are_asked(files):
+    files.resolv_conf.write_text("nameserver 127.0.0.53\noptions edns0 trust-ad\n")
+    assert files.servers() == ["127.0.0.53"]  # there are none: it has to do
+    files.resolved.write_text("nameserver 192.0.2.1\nnameserver 100.64.0.1\n")
+    assert files.servers() == ["192.0.2.1"]
+
+
+def test_a_file_that_names_only_us_changes_nothing(files):
+    files.resolv_conf.write_text("nameserver 192.0.2.1\n")
+    assert files.servers() == ["192.0.2.1"]
+    files.resolv_conf.write_text("nameserver 100.64.0.1\n")
+    assert files.servers() == ["192.0.2.1"]
+    files.resolv_conf.write_text("nameserver 100.64.0.1\nnameserver 192.0.2.3\n")
+    assert files.servers() == ["192.0.2.3"]
+
+
+def test_what_is_given_holds(files):
+    files.resolv_conf.write_text("nameserver 192.0.2.1\n")
+    files.upstreams.use([("192.0.2.9", 5300)])
+    assert files.upstreams.servers(9.0) == (("192.0.2.9", 5300),)
+    files.upstreams.use([])
+    assert files.servers() == ["192.0.2.1"]

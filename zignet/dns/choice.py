@@ -1,0 +1,96 @@
+"""Which names get fake addresses, and what a flow to such an address means: the rules, with the name known. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from nat.exit import Chooser, Exit, Reason, Refusal, Route, Target
+from zignet.dns.fakes import Fakes
+from zignet.dns.patterns import Patterns
+from zignet.exits import AnyExit
+from zignet.exits.names import is_sendable
+from zignet.routing import Rules
+
+__all__ = ["STALE", "FakeChooser", "Which"]
+
+PLAIN = frozenset(("direct", "block"))  # kinds of exits that have no use for a fake address
+NEVER = frozenset(("local", "localhost", "arpa", "zignet"))  # tops: RFC 6762, RFC 6761, RFC 3172, and our own
+UNSPECIFIED = {4: bytes(4), 16: bytes(16)}
+
+
+class Which:
+    """`is_fake(name)` for `Answers`: what a rule about names sends to an exit that wants the name, but for a list."""
+
+    def __init__(
+        self, rules: Rules, exits: Mapping[str, AnyExit], fake: Collection[str], real: Collection[str]
+    ) -> None:
+        self._rules = rules
+        self._exits = exits
+        self._fake = Patterns(fake)
+        self._real = Patterns(real)
+
+    def __call__(self, name: str) -> bool:
+        """Lower case, without a trailing dot."""
+        if not is_sendable(name) or name in self._real:
+            return False
+        if name.rpartition(".")[2] in NEVER:
+            return False
+        if name in self._fake:
+            return True
+        route = self._rules.by_name(name)
+        if route is None:
+            return False
+        exit_ = self._exits.get(route.exit.name)
+        return exit_ is not None and exit_.kind not in PLAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The exit of a fake address that means nothing: never a wrong site."""
+
+    kind: ClassVar[str] = "stale"
+    where: ClassVar[str] = ""
+    name: str = "stale"
+
+    def tcp(self, target: Target) -> Refusal:
+        """Host unreachable."""
+        return _STALE
+
+    def udp(self) -> Refusal:
+        """Host unreachable."""
+        return _STALE
+
+
+_STALE = Refusal(Reason.HOST_UNREACHABLE, "no name has this fake address (any more)")
+STALE = Route(Stale(), "a fake address without a name")
+
+
+class FakeChooser:
+    """In front of the rules (`nat.exit.Chooser`): a flow to a fake address has its name at the SYN."""
+
+    def __init__(self, rules: Chooser, exits: Mapping[str, Exit], fakes: Fakes) -> None:
+        self._rules = rules
+        self._exits = exits
+        self._fakes = fakes
+
+    def choose(
+        self, protocol: int, source: bytes, source_port: int, target: bytes, port: int, name: str | None
+    ) -> Route | None:
+        """See `Chooser`. Rules about addresses can't match: what the name resolves to is the exit's to find out."""
+        fakes = self._fakes
+        if fakes.number_at(target) < 0:
+            return self._rules.choose(protocol, source, source_port, target, port, name)
+        found = fakes.use(target)
+        if found is None:
+            return STALE
+        name, exit_name = found
+        if exit_name:
+            exit_ = self._exits.get(exit_name)
+            return (
+                STALE if exit_ is None else Route(exit_, f"sniffed before: {name} -> {exit_name}", True, name)
+            )
+        route = self._rules.choose(protocol, source, source_port, UNSPECIFIED[len(target)], port, name)
+        assert route is not None  # the seam's promise: with a name the rules always answer
+        return Route(route.exit, route.rule, True, name)

@@ -1,0 +1,175 @@
+"""All of Magic DNS, wired: made by the node where its configuration has a `dns` section.
+
+applications ─► Server ─► Answers ─► Zone (Directory) | Fakes (FakeStore) | FORWARD ─► Exchange ─► Upstreams
+engine's dialler ─► Resolver ─► Exchange          engine's flows ─► FakeChooser ─► the rules
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection, Mapping
+from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
+
+from nat.engine import Engine
+from nat.exit import Chooser
+from nat.loop import Loop, Timer
+from nat.sockets import Underlay
+from zignet.config import Config, DnsConfig
+from zignet.control.messages import NamesStatus
+from zignet.dns.answers import Answers
+from zignet.dns.choice import FakeChooser, Which
+from zignet.dns.directory import NodeDirectory
+from zignet.dns.exchange import Exchange
+from zignet.dns.fakes import Fakes
+from zignet.dns.resolver import Resolver
+from zignet.dns.server import Server
+from zignet.dns.store import FakeStore
+from zignet.dns.upstreams import Upstreams
+from zignet.dns.zone import Zone
+from zignet.exits import AnyExit
+from zignet.routing import Rules
+
+if TYPE_CHECKING:
+    from zignet.peers import Hub
+
+__all__ = ["PORT", "Names"]
+
+log = logging.getLogger("zignet.dns")
+
+PORT = 53  # at this node's own addresses
+SAVE_S = 0.02  # how long what was given may be only in memory
+REMEMBER_S = 60.0  # when mappings were last used is written that often …
+REMEMBERED = 5_000  # … for so many
+
+
+class Names:
+    """Resolver, fake addresses and server of one node."""
+
+    def __init__(self, loop: Loop, underlay: Underlay, config: Config, own: Collection[str]) -> None:
+        """`own`: this node's addresses on the TUN, as text."""
+        assert config.dns is not None
+        self._loop = loop
+        self._config = config
+        self._settings: DnsConfig = config.dns
+        self._own = tuple(own)
+        pools = self._settings.fake_range, self._settings.fake_range6
+        self._store = FakeStore(config.state_dir, " ".join(map(str, pools)), note=log.warning)
+        self.fakes = Fakes(*pools, self._store, time.time)
+        self.fakes.restore(self._store.rows(), self._store.ceiling)
+        given = [(server.host, server.port) for server in self._settings.upstreams]
+        ours = [server.host for server in self._settings.listen if server.port == PORT]
+        self.upstreams = Upstreams(given, own=(*own, *ours), note=log.info)
+        self.exchange = Exchange(loop, underlay, self.upstreams)
+        self.resolver = Resolver(loop, self.exchange)
+        self.server: Server
+        self._directory: NodeDirectory
+        self._answers: Answers
+        self._saving: Timer | None = None
+        self._remembering: Timer | None = None
+        self._store.wake = self._wake
+
+    def attach(self, engine: Engine, hub: Hub | None, rules: Rules, exits: Mapping[str, AnyExit]) -> None:
+        """Take part in a node, before its server listens."""
+        tun = self._config.tun
+        own = [_packed(text) for text in self._own]
+        self._directory = NodeDirectory(own, tun.range6, hub)
+        ranges: tuple[IPv4Network | IPv6Network, ...] = (
+            *(tun.range, tun.range6),
+            *(self.fakes.pool4, self.fakes.pool6),
+        )
+        zone = Zone(self._directory, ranges, self._fake_name)
+        self._answers = Answers(
+            zone, self.fakes, self._which(rules, exits), forwards=self._settings.others == "forward"
+        )
+        self.server = Server(
+            self._loop,
+            self._answers,
+            self.exchange,
+            own=frozenset(self._own),
+            strangers=(tun.range, tun.range6),
+        )
+        engine.resolve_with(self.resolver)
+        self.fakes.live = lambda: {flow.target for flow in engine.flows()}
+
+    def listen(self) -> None:
+        """Answer where the configuration says, and at port 53 of our own addresses. Raises OSError for the first."""
+        for server in self._settings.listen:
+            try:
+                self.server.listen(server.host, server.port)
+            except OSError as error:
+                raise OSError(error.errno, f"dns.listen: {server}: {error.strerror}") from error
+        for host in self._own:
+            try:
+                self.server.listen(host, PORT)
+            except OSError as error:
+                log.warning("names are not answered at %s port %d: %s", host, PORT, error.strerror)
+        self._remember()
+
+    def chooser(self, rules: Rules, exits: Mapping[str, AnyExit]) -> Chooser:
+        """The rules, for flows to fake addresses as well."""
+        return FakeChooser(rules, exits, self.fakes)
+
+    def reload(self, settings: DnsConfig | None, rules: Rules, exits: Mapping[str, AnyExit]) -> None:
+        """Other rules, other lists, other upstreams, other peers; where it listens and the pools stay."""
+        if settings is not None:
+            self._settings = settings
+            self.upstreams.use([(server.host, server.port) for server in settings.upstreams])
+        self._directory.peers_changed()
+        self._answers.rules_changed(self._which(rules, exits), forwards=self._settings.others == "forward")
+
+    def flush(self) -> int:
+        """Forget answers that are kept; fake addresses stay. How many answers that were."""
+        return self.resolver.flush() + self._answers.flush()
+
+    def status(self) -> NamesStatus:
+        """For people."""
+        return NamesStatus(
+            listen=[_shown(host, port) for host, port in self.server.addresses],
+            upstreams=[_shown(host, port) for host, port in self.upstreams.servers(self._loop.now)],
+            pools=[str(self.fakes.pool4), str(self.fakes.pool6)],
+            names=len(self.fakes),
+            room=self.fakes.size - 2,
+            answered=dict(self._answers.counts),
+            outstanding=len(self.exchange),
+            asked=self.exchange.asked,
+            dropped=dict(self.server.dropped),
+        )
+
+    def close(self) -> None:
+        """Answer no more; what was given is in the file afterwards."""
+        for timer in (self._saving, self._remembering):
+            if timer is not None:
+                timer.cancel()
+        self.server.close()
+        self.resolver.close()
+        self.exchange.close()
+        self._store.save(self.fakes.touched(REMEMBERED))
+        self._store.close()
+
+    def _which(self, rules: Rules, exits: Mapping[str, AnyExit]) -> Which:
+        return Which(rules, exits, self._settings.fake, self._settings.real)
+
+    def _fake_name(self, address: bytes) -> str | None:
+        found = self.fakes.lookup(address)
+        return None if found is None else found[0]
+
+    def _wake(self) -> None:
+        self._saving = self._loop.call_later(SAVE_S, self._store.save)
+
+    def _remember(self) -> None:
+        touched = self.fakes.touched(REMEMBERED)
+        if touched:
+            self._store.save(touched)
+        self._remembering = self._loop.call_later(REMEMBER_S, self._remember)
+
+
+def _packed(text: str) -> bytes:
+    from ipaddress import ip_address
+
+    return ip_address(text).packed
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
