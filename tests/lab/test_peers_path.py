@@ -138,7 +138,7 @@ def test_copies_from_elsewhere_do_not_move_the_path(cable, b):
     before = path(cable, "a", "b")
     time.sleep(0.6)  # a challenge was sent just now, and there is one in 0.5 s
     with udp(a, b) as end, c.namespace.socket(family_of(cable), socket.SOCK_DGRAM) as thief:
-        taken = copies(cable, lambda: [end.send(b"x" * 100) for _ in range(20)], 20)
+        taken = copies(cable, lambda: [end.send(b"x" * 600) for _ in range(20)], 20)
         to = cable["b"].address if cable.version == 4 else cable["b"].address6
         for copy in taken:
             thief.sendto(copy, (to, PORT))
