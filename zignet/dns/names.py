@@ -146,7 +146,7 @@ class Names:
         self.resolver.close()
         self.exchange.close()
         self._store.save(self.fakes.touched(REMEMBERED))
-        self._store.close()
+        self._store.close(self.fakes.next)
 
     def _which(self, rules: Rules, exits: Mapping[str, AnyExit]) -> Which:
         return Which(rules, exits, self._settings.fake, self._settings.real)
