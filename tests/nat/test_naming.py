@@ -9,6 +9,8 @@ from tests.nat.test_race import Names
 from tests.nat.world import APP4, APP6, closed_port, packed, received, sums_right, udp_server, world
 from zignet.exits import BUILT_IN, Direct
 
+pytestmark = pytest.mark.packet_path
+
 FAKE4, FAKE6 = "198.19.0.7", "2001:2::7"
 FAKES = {"v4": FAKE4, "v6": FAKE6}
 V4, V6 = packed("127.0.0.1"), packed("::1")

@@ -13,6 +13,8 @@ from nat.race import MOST_ADDRESSES, in_turn, permitted
 from nat.sockets import Underlay
 from tests.nat.world import LabLoop, Origin, closed_port, packed
 
+pytestmark = pytest.mark.packet_path
+
 V4, V6 = packed("127.0.0.1"), packed("::1")
 UNROUTED = packed("255.255.255.255")  # connect() itself fails
 

@@ -49,6 +49,9 @@ exits: {{}}
 routes: []
 #  - "*.video.example -> tokyo"
 #  - MATCH,direct
+
+# Names: answered at 127.0.0.1:53530 and 100.64.0.1:53. Those that a route sends to a proxy get addresses of their own.
+#dns: {{}}
 """
 
 

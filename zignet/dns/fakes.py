@@ -23,7 +23,7 @@ __all__ = ["FIRST", "MIN_AGE_S", "Fakes", "Journal", "Row"]
 
 UNPROVEN, PROVEN = 0, 1  # heads of the two rings, in numbers that no address has
 FIRST = 2
-RESERVED = 1024  # numbers at a time
+RESERVED = 1024  # numbers at a time, or a 64th of the pool
 RECYCLED = 64  # at a time
 LOOKED_AT = 1024  # mappings, in search of them
 COARSE_S = 16  # a mapping moves to the end of its ring no more often than that
@@ -84,6 +84,11 @@ class Fakes:
 
     def __len__(self) -> int:
         return len(self._numbers)
+
+    @property
+    def next(self) -> int:
+        """The lowest number that was never given."""
+        return len(self._keys)
 
     def restore(self, rows: Iterable[Row], ceiling: int) -> None:
         """What the journal knows, least recently used first. Call it once, before anything else."""
@@ -180,7 +185,7 @@ class Fakes:
         if not self._ready and len(self._keys) < self.size:
             number = len(self._keys)
             if number >= self._ceiling:
-                self._ceiling = min(number + RESERVED, self.size)
+                self._ceiling = min(number + min(RESERVED, 1 + self.size // 64), self.size)
                 self._journal.reserve(self._ceiling)
             self._grow(number + 1)
             return number

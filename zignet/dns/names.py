@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,9 @@ class Names:
         pools = self._settings.fake_range, self._settings.fake_range6
         self._store = FakeStore(config.state_dir, " ".join(map(str, pools)), note=log.warning)
         self.fakes = Fakes(*pools, self._store, time.time)
+        # Whoever has flows to fake addresses: each gives the addresses that they go to
+        self.users: list[Callable[[], Iterable[bytes]]] = []
+        self.fakes.live = lambda: {address for user in self.users for address in user()}
         self.fakes.restore(self._store.rows(), self._store.ceiling)
         given = [(server.host, server.port) for server in self._settings.upstreams]
         ours = [server.host for server in self._settings.listen if server.port == PORT]
@@ -91,7 +94,7 @@ class Names:
             strangers=(tun.range, tun.range6),
         )
         engine.resolve_with(self.resolver)
-        self.fakes.live = lambda: {flow.target for flow in engine.flows()}
+        self.users.append(lambda: (flow.target for flow in engine.flows()))
 
     def listen(self) -> None:
         """Answer where the configuration says, and at port 53 of our own addresses. Raises OSError for the first."""
@@ -146,7 +149,7 @@ class Names:
         self.resolver.close()
         self.exchange.close()
         self._store.save(self.fakes.touched(REMEMBERED))
-        self._store.close()
+        self._store.close(self.fakes.next)
 
     def _which(self, rules: Rules, exits: Mapping[str, AnyExit]) -> Which:
         return Which(rules, exits, self._settings.fake, self._settings.real)

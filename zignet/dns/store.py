@@ -35,6 +35,12 @@ _SCHEMA = f"""
 """
 
 
+_ROWS = """
+    SELECT number, key, used, proven FROM fakes
+    WHERE typeof(key) = 'text' AND typeof(used) = 'integer' AND typeof(proven) = 'integer' ORDER BY used, number
+"""
+
+
 class FakeStore:
     """The file. Raises no error of SQLite's or the disk's: see `note`."""
 
@@ -53,7 +59,7 @@ class FakeStore:
     def rows(self) -> Iterator[Row]:
         """All of them, least recently used first."""
         try:
-            yield from self._db.execute("SELECT number, key, used, proven FROM fakes ORDER BY used, number")
+            yield from self._db.execute(_ROWS)
         except sqlite3.Error as error:
             self._leave(error)
 
@@ -75,9 +81,11 @@ class FakeStore:
         """Write what was given; and when it was last used: (wall, proven, number)."""
         self._do([("UPDATE fakes SET used = ?, proven = ? WHERE number = ?", list(touched))])
 
-    def close(self) -> None:
-        """Let go of the file."""
+    def close(self, ceiling: int = 0) -> None:
+        """Let go of the file. `ceiling`: no number from there on was ever given, whatever was reserved."""
         self.save()
+        if ceiling:
+            self._do([("UPDATE pool SET ceiling = min(ceiling, ?)", [(ceiling,)])])
         with suppress(sqlite3.Error):
             self._db.close()
 

@@ -64,7 +64,7 @@ class PublicKey:
         """From both forms, which must be those of one key. Raises `BadKey`. It saves an inversion, half of the time."""
         from zignet.identity import curve
 
-        if not is_canonical(ed) or not matches(ed, x):
+        if not matches(ed, x) or not is_canonical(ed):
             raise BadKey("these are not the two forms of one key")
         if not curve.is_good(x):
             raise BadKey(_why_bad(ed))

@@ -154,6 +154,19 @@ def test_status_of_a_node_without_peers(node: Any) -> None:
     assert "zig0" in text
 
 
+def test_status_says_how_names_are_answered(node: Any) -> None:
+    text = show_status(node.status(), 200)
+    assert "80 fake, 3 zone, 40 forwarded" in row_of(text, "names")
+    assert "192.0.2.53:53; 1 of 44 queries open" in row_of(text, "name servers")
+    assert "12 of 65533 given" in row_of(text, "fake addresses")
+    assert "2 from another host" in row_of(text, "of names, dropped")
+
+
+def test_status_of_a_node_without_names(node: Any) -> None:
+    text = show_status({**node.status(), "names": None})
+    assert "name servers" not in text
+
+
 def columns(table: Any) -> list[str]:
     return [str(column.header) for column in table.columns]
 

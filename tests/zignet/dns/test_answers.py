@@ -341,7 +341,7 @@ def test_failures(message):
 @given(st.binary(max_size=600))
 def test_any_bytes(data):
     made_ = made().answer(data, 0.0)
-    assert made_ is None or made_ is FORWARD or dnslib.DNSRecord.parse(made_)
+    assert made_ is None or made_ is FORWARD or DNS(made_).qr == 1
 
 
 @given(st.data())

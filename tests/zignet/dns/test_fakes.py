@@ -260,6 +260,33 @@ def test_what_was_not_saved_is_not_given_to_another(tmp_path, clock):
     store.close()
 
 
+def test_a_restart_wastes_no_numbers(tmp_path, clock):
+    for turn in range(5):
+        store, fakes = stored(tmp_path, clock)
+        assert fakes.number_of(f"{turn}.example") == FIRST + turn
+        store.close(fakes.next)
+
+
+def test_in_a_small_pool_little_is_reserved(tmp_path, clock):
+    for turn in range(5):  # five kills
+        store, fakes = stored(tmp_path, clock, SMALL)
+        assert fakes.number_of(f"{turn}.example")
+        store.save()
+        store._db.close()
+
+
+def test_rows_of_other_kinds_are_left_out(tmp_path, clock):
+    store, fakes = stored(tmp_path, clock)
+    store._db.execute(
+        "INSERT INTO fakes VALUES (5, 'a.example', 'yesterday', 0), (6, x'ff', 7, 0), (7, 'b.example', 7, 0)"
+    )
+    store.reserve(100)
+    store.close()
+    store, fakes = stored(tmp_path, clock)
+    assert list(fakes._numbers) == ["b.example"]
+    store.close()
+
+
 def test_other_pools_begin_anew(tmp_path, clock):
     store, fakes = stored(tmp_path, clock)
     fakes.number_of("a.example")

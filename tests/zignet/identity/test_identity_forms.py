@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.zignet.identity.vectors import BAD_KEYS, KEYS
@@ -39,6 +39,7 @@ def test_the_forms_of_two_keys(first, second):
             PublicKey.from_forms(bytes.fromhex(first["public"]), bytes.fromhex(second["x25519"]))
 
 
+@example(b"\1", b"")
 @given(st.binary(max_size=40), st.binary(max_size=40))
 def test_any_bytes(ed, x):
     with pytest.raises(BadKey):
