@@ -308,4 +308,5 @@ def _without_journal(state_dir: Path) -> Restored:
 
 
 def _is_own(address: object, wanted: Wanted) -> bool:
-    return any(address == server.address for server in wanted.servers)
+    """Whether a resolver of /etc/resolv.conf, which is at port 53, is this node."""
+    return any(server.port == 53 and address == server.address for server in wanted.servers)
