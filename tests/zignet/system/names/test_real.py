@@ -14,7 +14,7 @@ import pytest
 
 from zignet.system.names import Mode
 
-from .conftest import Host
+from .conftest import MS_RDONLY, MS_REMOUNT, Host, mount
 
 pytestmark = pytest.mark.root
 
@@ -40,6 +40,28 @@ def eventually(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def unpacked(host: Host, path: str) -> str:
+    """A program of a package that is not installed, or of this system: put into the host's PATH."""
+    root = UNPACKED if (UNPACKED / path).exists() else Path("/")
+    if not (root / path).exists():
+        pytest.skip(f"there is no {path} in {UNPACKED} or on this system: scripts/test gets it")
+    patterns = ("lib/*/", "usr/lib/*/", "usr/lib/*/systemd/")
+    libraries = ":".join(str(each) for pattern in patterns for each in UNPACKED.glob(pattern))
+    name = Path(path).name
+    host.program(
+        name, f'export LD_LIBRARY_PATH={shlex.quote(libraries)}; exec {shlex.quote(str(root / path))} "$@"'
+    )
+    return f"/run/bin/{name}"
+
+
+def bus(host: Host) -> None:
+    """A system bus that lets everybody do everything."""
+    (host.run / "dbus").mkdir()
+    (host.run / "bus.conf").write_text(BUS)
+    host.namespace.popen(["dbus-daemon", "--config-file=/run/bus.conf", "--nofork"])
+    eventually((host.run / "dbus/system_bus_socket").exists)
 
 
 def dig(host: Host, name: str, *options: str) -> str:
@@ -131,30 +153,23 @@ class TestResolved:
     @pytest.fixture
     def resolved(self, servers: Host) -> Host:
         """systemd-resolved without systemd, its programs from a package that is not installed."""
-        root = UNPACKED if (UNPACKED / "lib/systemd/systemd-resolved").exists() else Path("/")
-        daemon, client = root / "lib/systemd/systemd-resolved", root / "usr/bin/resolvectl"
-        if not daemon.exists():
-            pytest.skip(f"there is no systemd-resolved in {UNPACKED} or on this system: scripts/test gets it")
-        libraries = ":".join(
-            str(path.parent) for path in root.glob("usr/lib/*/systemd/libsystemd-shared-*.so")
+        daemon = unpacked(servers, "lib/systemd/systemd-resolved")
+        client = unpacked(servers, "usr/bin/resolvectl")
+        os.rename(servers.run / "bin/resolvectl", servers.run / "bin/real")
+        servers.program(
+            "resolvectl", f'echo "$*" >>/run/calls; exec {client.replace("resolvectl", "real")} "$@"'
         )
-        link = f"export LD_LIBRARY_PATH={shlex.quote(libraries)}; exec"
-        servers.program("resolvectl", f'echo "$*" >>/run/calls; {link} {shlex.quote(str(client))} "$@"')
-        servers.program("start", f"{link} {shlex.quote(str(daemon))}")
         with (servers.etc / "passwd").open("a") as users, (servers.etc / "group").open("a") as groups:
             users.write("systemd-resolve:x:993:993::/:/usr/sbin/nologin\n")
             groups.write("systemd-resolve:x:993:\n")
-        (servers.run / "dbus").mkdir()
         (servers.run / "systemd").mkdir()
         servers.run.chmod(0o755)
-        (servers.run / "bus.conf").write_text(BUS)
-        servers.namespace.popen(["dbus-daemon", "--config-file=/run/bus.conf", "--nofork"])
-        eventually((servers.run / "dbus/system_bus_socket").exists)
+        bus(servers)
         (servers.etc / "systemd").mkdir(exist_ok=True)
         (servers.etc / "systemd/resolved.conf").write_text(
             "[Resolve]\nDNS=127.0.0.9\nFallbackDNS=\nLLMNR=no\n"
         )
-        servers.namespace.popen(["/run/bin/start"])
+        servers.namespace.popen([daemon])
         eventually((servers.run / "systemd/resolve/stub-resolv.conf").exists)
         servers.resolv_conf.unlink()
         servers.resolv_conf.symlink_to("../run/systemd/resolve/stub-resolv.conf")
@@ -215,11 +230,84 @@ class TestResolved:
     def test_a_daemon_that_is_gone(self, resolved: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         resolved.integrate()
         children = resolved.namespace.children
-        child = next(each for each in children if str(each.args[0]) == "/run/bin/start")
+        child = next(each for each in children if str(each.args[0]) == "/run/bin/systemd-resolved")
         child.kill()
         child.wait()
         assert resolved.restore().left == ()
         assert os.listdir(resolved.state_dir) == []
+
+
+CONNECTION = """\
+[connection]
+id=cable
+uuid=11111111-2222-3333-4444-555555555555
+type=ethernet
+interface-name=eth7
+[ipv4]
+method=manual
+address1=192.0.2.5/24
+dns=192.0.2.53;
+dns-search=corp.example;
+[ipv6]
+method=disabled
+"""
+
+
+class TestNetworkManager:
+    def start(self, host: Host, more: str = "") -> None:
+        """A real one, that manages one cable."""
+        daemon = unpacked(host, "usr/sbin/NetworkManager")
+        unpacked(host, "usr/bin/nmcli")
+        host.namespace.netlink(lambda ip: ip.link("add", ifname="eth7", kind="veth", peer="eth8"))
+        host.namespace.link("eth8", state="up")
+        host.call(
+            mount, "sysfs", "/sys", MS_REMOUNT | MS_RDONLY
+        )  # as in a container: it does not wait for udev
+        settings = host.etc / "NetworkManager"
+        (settings / "system-connections").mkdir(parents=True)
+        text = f"[main]\nplugins=keyfile\nauth-polkit=false\n{more}[keyfile]\nunmanaged-devices=interface-name:eth8\n"
+        (settings / "NetworkManager.conf").write_text(text)
+        (settings / "system-connections/cable.nmconnection").write_text(CONNECTION)
+        (settings / "system-connections/cable.nmconnection").chmod(0o600)
+        host.resolv_conf.write_text("nameserver 203.0.113.53\n")
+        bus(host)
+        host.namespace.popen([daemon, "--no-daemon"])
+        eventually(
+            lambda: b"Generated by NetworkManager\nsearch corp.example" in host.resolv_conf.read_bytes()
+        )
+
+    def test_it_leaves_resolv_conf_to_us(self, servers: Host) -> None:
+        self.start(servers)
+        applied = servers.integrate()
+        assert applied.notes == ()
+        assert applied.mechanism == Mode.NETWORKMANAGER
+        assert dig(servers, "friend.zignet") == "100.64.0.9"
+        for command in ("modify cable ipv4.dns 192.0.2.54", "up cable"):
+            done = servers.namespace.run(["nmcli", "connection", *command.split()], timeout_s=60)
+            assert done.returncode == 0, done.stderr
+        upstreams = servers.run / applied.upstream_file.removeprefix("/run/")
+        eventually(lambda: "nameserver 192.0.2.54" in upstreams.read_text())
+        assert dig(servers, "friend.zignet") == "100.64.0.9"
+        assert servers.restore().left == ()
+        now = "# Generated by NetworkManager\nsearch corp.example\nnameserver 192.0.2.54\n"
+        eventually(lambda: servers.resolv_conf.read_text() == now)
+        assert not (servers.etc / "NetworkManager/conf.d").exists()
+
+    def test_its_dnsmasq(self, servers: Host) -> None:
+        self.start(servers, "dns=dnsmasq\n")
+        assert "nameserver 127.0.0.1" in servers.resolv_conf.read_text()
+        before = servers.resolv_conf.read_bytes()
+        applied = servers.integrate()
+        assert applied.notes == ()
+        assert applied.changes == (
+            "/etc/NetworkManager/dnsmasq.d/zignet.conf: video.example zignet to 127.0.0.1:53530",
+        )
+        assert servers.resolv_conf.read_bytes() == before
+        eventually(lambda: dig(servers, "friend.zignet") == "100.64.0.9")
+        assert dig(servers, "www.video.example") == "198.19.0.7"
+        assert servers.restore().left == ()
+        eventually(lambda: dig(servers, "friend.zignet") != "100.64.0.9")
+        assert not (servers.etc / "NetworkManager/dnsmasq.d").exists()
 
 
 def test_the_programs_are_here() -> None:
