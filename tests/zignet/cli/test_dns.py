@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import socket
@@ -16,8 +17,10 @@ import pytest
 from dnslib import RCODE, RR
 from dnslib.server import BaseResolver, DNSHandler, DNSLogger, DNSServer
 
+from zignet.cli.dns import put_back
 from zignet.cli.dns_query import Query, parse
-from zignet.cli.errors import Fault
+from zignet.cli.errors import ExitCode, Fault
+from zignet.lab.namespace import Namespace
 
 ROOT = Path(__file__).parents[3]
 ZONE = """
@@ -26,6 +29,10 @@ www.video.example. 1 AAAA 2001:2::7
 7.0.19.198.in-addr.arpa. 1 PTR www.video.example.
 odd.example. 60 TXT "a\\027[31mb"
 """
+
+
+def mount(source: Path, target: str) -> None:
+    assert ctypes.CDLL(None).mount(os.fsencode(source), target.encode(), None, 4096, None) == 0  # MS_BIND
 
 
 class Zone(BaseResolver):
@@ -301,6 +308,54 @@ class TestRestore:
         assert (result.returncode, result.stdout) == (1, "")
         assert "is damaged (it is cut off, or no JSON)" in result.stderr
         assert (tmp_path / "names.journal").exists()
+
+    @pytest.mark.root
+    def test_what_was_left_and_who_may(self, tmp_path: Path) -> None:
+        """On a private /etc: as a user that may not, then as root, with a file that somebody has changed since."""
+        etc, state_dir = tmp_path / "etc", tmp_path / "state"
+        etc.mkdir()
+        for name in ("passwd", "group", "nsswitch.conf"):
+            (etc / name).write_bytes(Path("/etc", name).read_bytes())
+        (etc / "resolv.conf").write_text("nameserver 192.0.2.53\n")
+        program = "\n".join(
+            (
+                "import os, sys",
+                "from ipaddress import ip_address",
+                "from pathlib import Path",
+                "from zignet.system.names import *",
+                "os.environ['PATH'] = ''",
+                "wanted = Wanted('zig0', 0, (Server(ip_address('100.64.0.1')),), ('zignet',), Mode.RESOLVCONF)",
+                "integrate(wanted, Path(sys.argv[1]))",
+            )
+        )
+        (tmp_path / "my.yaml").write_text(f"state_dir: {state_dir}\n")
+
+        def inside(namespace: Namespace, *command: object) -> subprocess.CompletedProcess[str]:
+            env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+            return namespace.run([sys.executable, *map(str, command)], env=env, cwd=ROOT)
+
+        restore = ("-m", "zignet", "-c", tmp_path / "my.yaml", "dns", "restore")
+        with Namespace("dns") as namespace:
+            namespace.call(mount, etc, "/etc")
+            assert inside(namespace, "-c", program, state_dir).stderr == ""
+            assert "nameserver 100.64.0.1" in (etc / "resolv.conf").read_text()
+            os.seteuid(4)
+            try:
+                with pytest.raises(Fault, match="only root may") as raised:
+                    put_back(state_dir, True)
+            finally:
+                os.seteuid(0)
+            assert raised.value.code == ExitCode.PRIVILEGES
+            (etc / "resolv.conf").write_text("nameserver 203.0.113.7\n")
+            result = inside(namespace, *restore, "--json")
+            assert result.returncode == 1
+            answer = json.loads(result.stdout)
+            assert answer["done"] == []
+            assert "Before ZigNet it was a file that named 192.0.2.53" in answer["left"][0]
+            assert inside(namespace, "-c", program, state_dir).stderr == ""
+            result = inside(namespace, *restore)
+            assert (result.returncode, result.stdout) == (0, "/etc/resolv.conf put back\n")
+            assert (etc / "resolv.conf").read_text() == "nameserver 203.0.113.7\n"
 
 
 class TestCompletion:

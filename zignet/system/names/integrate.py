@@ -4,7 +4,7 @@
 2. the mechanism is chosen                       5. … and the reverse at the end: files that nobody else has changed
 3. the journal is written                           since, programs, and last of all the journal
 
-Whatever happens in between, the journal says enough to get back: `integrate` and `restore` may be killed at any step.
+Whatever happens in between, the journal says enough to get back: `integrate` and `restore` may be killed anywhere.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ from zignet.system.names.wanted import Applied, Mode, NamesError, Wanted
 
 __all__ = ["Restored", "drift", "integrate", "restore"]
 
-Step = Callable[[str], None]  # called after each step; for tests that cut the run short
-
 _PLANS: dict[Mode, Callable[[Host, Wanted], Plan]] = {
     Mode.RESOLVED: resolved.plan,
     Mode.NETWORKMANAGER: networkmanager.plan,
@@ -57,11 +55,7 @@ class Restored:
     left: tuple[str, ...] = ()
 
 
-def _silent(step: str) -> None:
-    pass
-
-
-def integrate(wanted: Wanted, state_dir: Path, step: Step = _silent) -> Applied:
+def integrate(wanted: Wanted, state_dir: Path) -> Applied:
     """Lead the wanted names to the node. What an earlier run left is taken back first, so it may be called again.
 
     Takes up to some seconds: it calls programs. With `mode: auto` it always gives an answer, at worst OFF; with any
@@ -70,7 +64,7 @@ def integrate(wanted: Wanted, state_dir: Path, step: Step = _silent) -> Applied:
     notes: list[str] = []
     try:
         try:
-            notes += restore(state_dir, step).left
+            notes += restore(state_dir).left
         except DamagedJournalError as error:
             notes.append(f"{error} It was kept as {journal.put_aside(state_dir)}.")
         wanted = replace(wanted, owner=str(state_dir.absolute()))
@@ -79,7 +73,7 @@ def integrate(wanted: Wanted, state_dir: Path, step: Step = _silent) -> Applied:
             try:
                 plan = _PLANS[choice.mode](host, wanted)
                 if plan.steps:
-                    _apply(plan, wanted, state_dir, step)
+                    _apply(plan, wanted, state_dir)
             except NamesError as error:
                 if wanted.mode is not Mode.AUTO:
                     raise
@@ -94,7 +88,7 @@ def integrate(wanted: Wanted, state_dir: Path, step: Step = _silent) -> Applied:
     return Applied(Mode.OFF, "nothing of the system's names could be changed", notes=tuple(notes))
 
 
-def restore(state_dir: Path, step: Step = _silent) -> Restored:
+def restore(state_dir: Path) -> Restored:
     """Take back what the journal says, if somebody else has not changed it since. Without a journal there is nothing
     to do, but for a resolv.conf of ours whose journal was lost.
 
@@ -102,13 +96,12 @@ def restore(state_dir: Path, step: Step = _silent) -> Restored:
     """
     if (old := journal.read(state_dir)) is None:
         return _without_journal(state_dir)
-    done, left = _undo(old, state_dir, step)
+    done, left = _undo(old, state_dir)
     for command in _undo_commands(old):
         try:
             call(command)
         except NamesError as error:
             left.append(str(error))
-    step("programs called")
     journal.forget(state_dir)
     return Restored(tuple(done), tuple(left))
 
@@ -131,7 +124,7 @@ def drift(state_dir: Path) -> tuple[str, ...]:
 # --- there
 
 
-def _apply(plan: Plan, wanted: Wanted, state_dir: Path, step: Step) -> None:
+def _apply(plan: Plan, wanted: Wanted, state_dir: Path) -> None:
     """Raises `NamesError`, everything as before."""
     token = os.urandom(4).hex()
     try:
@@ -140,18 +133,15 @@ def _apply(plan: Plan, wanted: Wanted, state_dir: Path, step: Step) -> None:
         raise NamesError(str(error)) from error
     record = Journal(plan.mechanism, wanted.link, wanted.index, tuple(planned.values()))
     journal.write(state_dir, record)
-    step("journal written")
     try:
         for each in plan.steps:
             if isinstance(each, File):
-                record = _put(record, planned[each], planned[each].after, state_dir, step)
-                step(f"{each.path} written")
+                record = _put(record, planned[each], planned[each].after, state_dir)
             else:
                 call(each)
-                step(f"{' '.join(each[:2])} called")
     except (NamesError, UnwritableError) as error:
         with suppress(NamesError):  # the journal stays then, for the next try
-            restore(state_dir, step)
+            restore(state_dir)
         raise NamesError(str(error)) from error
 
 
@@ -173,14 +163,13 @@ def _missing(directory: str) -> str:
     return missing
 
 
-def _put(record: Journal, change: Change, wanted: State, state_dir: Path, step: Step) -> Journal:
+def _put(record: Journal, change: Change, wanted: State, state_dir: Path) -> Journal:
     """Write one file; what had to be done for it is in the journal before. Raises `UnwritableError`, `NamesError`."""
     if change.made and wanted.kind != "absent":
         try:
             os.makedirs(os.path.dirname(change.path), mode=0o755, exist_ok=True)
         except OSError as error:
             raise UnwritableError(f"{change.made} can't be made: {error.strerror}") from error
-        step("directory made")
     try:
         changes.put(change.path, wanted, change.temporary, change.in_place)
         return record
@@ -190,7 +179,6 @@ def _put(record: Journal, change: Change, wanted: State, state_dir: Path, step: 
             record, changes=tuple(placed if each.path == change.path else each for each in record.changes)
         )
         journal.write(state_dir, record)
-        step("journal says in place")
         changes.put(change.path, wanted, change.temporary, True)
         return record
 
@@ -198,7 +186,7 @@ def _put(record: Journal, change: Change, wanted: State, state_dir: Path, step: 
 # --- and back
 
 
-def _undo(record: Journal, state_dir: Path, step: Step) -> tuple[list[str], list[str]]:
+def _undo(record: Journal, state_dir: Path) -> tuple[list[str], list[str]]:
     """The files, the last first. Raises `NamesError` where one can't be written now."""
     done: list[str] = []
     left: list[str] = []
@@ -212,15 +200,14 @@ def _undo(record: Journal, state_dir: Path, step: Step) -> tuple[list[str], list
                 left.append(_foreign(change))
                 continue
             if target is not now:
-                record = _put(record, change, target, state_dir, step)
+                record = _put(record, change, target, state_dir)
                 done.append(f"{change.path} {'removed' if target == ABSENT else 'put back'}")
-                step(f"{change.path} put back")
         except UnwritableError as error:
             raise NamesError(
                 f"{error}. It still leads names to ZigNet; `zignet dns restore` tries again"
             ) from error
-        with suppress(OSError):  # somebody else's files are in it
-            for directory in change.made_directories:
+        for directory in change.made_directories:
+            with suppress(OSError):  # not made yet; or somebody else's files are in it
                 os.rmdir(directory)
     return done, left
 

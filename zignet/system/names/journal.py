@@ -69,12 +69,14 @@ def write(state_dir: Path, journal: Journal) -> None:
 
 
 def read(state_dir: Path) -> Journal | None:
-    """The journal, or None where there is none. Raises `DamagedJournalError`."""
+    """The journal, or None where there is none. Raises `DamagedJournalError`; `NamesError` for whoever may not."""
     path = path_in(state_dir)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except PermissionError as error:
+        raise NamesError(f"{path} can't be read: only root may, or whoever ran the node") from error
     except OSError as error:
         raise DamagedJournalError(f"{path} can't be read: {error.strerror}") from error
     with open(descriptor, "rb") as file:

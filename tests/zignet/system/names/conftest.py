@@ -29,24 +29,34 @@ PLAIN = (
 MS_RDONLY, MS_REMOUNT, MS_BIND = 1, 32, 4096  # linux/mount.h
 _libc = ctypes.CDLL(None, use_errno=True)
 
-# Integrates or restores, and is killed at the step whose number is given.
+# Integrates or restores, and is killed before the file or program operation whose number is given: an audit hook sees
+# them all, so nothing in the code under test helps with it.
 CHILD = """
 import json, os, signal, sys
+from ipaddress import ip_address
 from pathlib import Path
 from zignet.system.names import integrate, restore, Mode, Server, Wanted
-from ipaddress import ip_address
-what, state_dir, mode, last = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+import subprocess, tempfile
+what, state_dir, mode, last, index = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chown", "os.chmod", "os.truncate", "os.symlink")
 seen = []
-def step(name):
-    seen.append(name)
+def hook(event, values):
+    if event == "open":
+        if not isinstance(values[2], int) or not values[2] & (os.O_WRONLY | os.O_RDWR) or values[2] & os.O_TMPFILE:
+            return
+        if isinstance(values[0], int) or not str(values[0]).startswith(("/etc/", str(state_dir))):
+            return
+    elif event not in CHANGES and event != "subprocess.Popen":
+        return
+    seen.append(f"{event} {values[0]}")
     if len(seen) == last:
         os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(hook)
 if what == "restore":
-    restore(state_dir, step)
+    restore(state_dir)
 else:
     servers = (Server(ip_address("127.0.0.1"), 53530), Server(ip_address("100.64.0.1")))
-    index = int(sys.argv[5])
-    integrate(Wanted("zig0", index, servers, ("video.example", "zignet"), Mode(mode)), state_dir, step)
+    integrate(Wanted("zig0", index, servers, ("video.example", "zignet"), Mode(mode)), state_dir)
 print(json.dumps(seen))
 """
 
@@ -91,13 +101,20 @@ class Host:
         return self.call(restore, self.state_dir)
 
     def killed(self, what: str, mode: Mode, at: int) -> list[str] | None:
-        """Run in a process that is killed after so many steps; None if it was, else the steps it took."""
+        """Run in a process that is killed before its n-th operation; None if it was, else what it did."""
         command = [sys.executable, "-c", CHILD, what, str(self.state_dir), mode, str(at), str(self.link)]
         done = self.namespace.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
         if done.returncode == -signal.SIGKILL:
             return None
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+    def operations(self, what: str, mode: Mode = Mode.AUTO, every: int = 1) -> Iterator[int]:
+        """Run again and again, killed before the first operation, the second, …; yields each time it was killed."""
+        at = 1
+        while self.killed(what, mode, at) is None:
+            yield at
+            at += every
 
     def snapshot(self) -> dict[str, tuple[object, ...]]:
         """Everything below /etc: kinds, modes, owners, content. Mounts on files are seen as inside."""
