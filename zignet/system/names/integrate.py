@@ -199,6 +199,8 @@ def _undo(record: Journal, state_dir: Path) -> tuple[list[str], list[str]]:
             if target is None:
                 left.append(_foreign(change))
                 continue
+            if change.path == resolv_conf.PATH:  # it may be of another node, which has stopped since
+                target = _earlier(target, state_dir)
             if target is not now:
                 record = _put(record, change, target, state_dir)
                 done.append(f"{change.path} {'removed' if target == ABSENT else 'put back'}")
@@ -247,12 +249,12 @@ def _is_there(record: Journal) -> bool:
 
 
 def _earlier(now: State, state_dir: Path) -> State:
-    """What a resolv.conf of ours replaced, as far as its comments say."""
-    if now.kind != "file" or (before := _before_orphan(now.content, state_dir)) is None:
-        return now
-    if before.target is not None:
-        return State("link", os.fsencode(before.target), 0o777)
-    return replace(now, content=before.content)
+    """What a resolv.conf of ours replaced, as far as its comments say; and what that one did, if it was ours, too."""
+    while now.kind == "file" and (before := _before_orphan(now.content, state_dir)) is not None:
+        if before.target is not None:
+            return State("link", os.fsencode(before.target), 0o777)
+        now = replace(now, content=before.content) if before.content else ABSENT
+    return now
 
 
 def _before_orphan(content: bytes, state_dir: Path) -> resolv_conf.Before | None:

@@ -20,13 +20,14 @@ PATH = "/etc/resolv.conf"
 _MARK = b"# Written by ZigNet; `zignet dns restore` puts back what was here:"
 _OWNER = b"#state "  # the directory with the journal
 _FILE, _LINK, _CUT = b"#was ", b"#was-link ", b"#was-cut"  # _CUT: the last line had no end
+_NOTHING = b"#was-nothing"  # no file, or an empty one
 _MOST = 16 << 10  # bytes of an earlier file that are kept in comments
 _KEPT = (b"search", b"domain", b"options", b"sortlist")
 
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What the file was: a symlink's target, or a file's content."""
+    """What the file was: a symlink's target, or a file's content; b"" for nothing."""
 
     target: str | None = None
     content: bytes = b""
@@ -51,7 +52,9 @@ def compose(server: Server, content: bytes, target: str | None, owner: str) -> b
     if target is not None:
         lines.append(_LINK + os.fsencode(target))
     elif len(content) <= _MOST:
-        lines += [_FILE + line for line in content.removesuffix(b"\n").split(b"\n")] if content else []
+        lines += (
+            [_FILE + line for line in content.removesuffix(b"\n").split(b"\n")] if content else [_NOTHING]
+        )
         lines += [_CUT] if content and not content.endswith(b"\n") else []
     lines.append(b"nameserver " + str(server.address).encode())
     lines += [
@@ -82,6 +85,8 @@ def before_ours(content: bytes) -> Before | None:
         if line.startswith(_LINK):
             return Before(target=os.fsdecode(line.removeprefix(_LINK)))
     kept = [line.removeprefix(_FILE) for line in lines if line.startswith(_FILE)]
+    if _NOTHING in lines:
+        return Before()
     if not kept:
         return None
     return Before(content=b"\n".join(kept) + (b"" if _CUT in lines else b"\n"))

@@ -316,6 +316,39 @@ class TestWithoutAJournal:
         assert servers(host) == ["192.0.2.53", "192.0.2.54"]
 
 
+class TestTwoNodes:
+    """The first to come is the first to go: what the second one took the place of is of no use to anybody then."""
+
+    @pytest.mark.parametrize("kind", ["file", "link", "nothing"])
+    def test_the_first_stops_first(self, host: Host, tmp_path: Path, kind: str) -> None:
+        if kind != "file":
+            host.resolv_conf.unlink()
+        if kind == "link":
+            (host.run / "real").write_bytes(PLAIN)
+            host.resolv_conf.symlink_to("../run/real")
+        before = host.snapshot()
+        first, second = tmp_path / "first", tmp_path / "second"
+        for host.state_dir in (first, second):
+            assert host.integrate().mechanism == Mode.RESOLVCONF
+        host.state_dir = first
+        assert host.restore().left
+        assert servers(host) == ["100.64.0.1"]  # the second one's
+        host.state_dir = second
+        assert host.restore().left == ()
+        assert host.snapshot() == before
+
+    def test_one_after_the_other_comes_again(self, host: Host, tmp_path: Path) -> None:
+        """Each time on top of the other's file, which its comments hold in turn."""
+        before = host.snapshot()
+        first, second = tmp_path / "first", tmp_path / "second"
+        for host.state_dir in (first, second) * 3:
+            host.restore()
+            host.integrate()
+        for host.state_dir in (first, second):
+            host.restore()
+        assert host.snapshot() == before
+
+
 class TestPrograms:
     """A NetworkManager that is a stand-in: what is called, when, and what a failure leaves."""
 

@@ -47,6 +47,11 @@ def test_the_earlier_file_is_in_it(content: bytes, end: bytes) -> None:
     assert len(nameservers(made)) == 1
 
 
+def test_there_was_nothing() -> None:
+    made = compose(SERVER, b"", None, "/state")
+    assert before_ours(made) == Before()
+
+
 def test_strangers_files_are_not_ours() -> None:
     assert before_ours(b"nameserver 192.0.2.1\n#was nameserver 192.0.2.53\n") is None
     assert owner_of(b"") == ""
