@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from nat.tun import open_tun
 from zignet.system.names import Mode
 
 from .conftest import MS_RDONLY, MS_REMOUNT, Host, mount
@@ -82,7 +83,8 @@ def servers(tun: Host) -> Host:
     """The node's server at both its places, and the one that this host has had."""
     for address, port in (("127.0.0.1", 53530), ("100.64.0.1", 53)):
         name_server(tun, address, port, "--address=/zignet/100.64.0.9", "--address=/video.example/198.19.0.7")
-    name_server(tun, "127.0.0.9", 53, "--address=/example/198.18.0.80")
+    logged = ("--log-queries", "--user=root", "--log-facility=/run/upstream")
+    name_server(tun, "127.0.0.9", 53, "--address=/example/198.18.0.80", *logged)
     return tun
 
 
@@ -223,6 +225,52 @@ class TestResolved:
         )
         assert resolved.restore().left == ()
         assert not (resolved.run / "calls").exists()
+
+    def test_another_link_of_that_name(self, resolved: Host) -> None:
+        """Ours went with the node, as after `kill -9`; what came since is somebody else's and keeps what it has."""
+        resolved.integrate()
+        resolved.namespace.netlink(lambda ip: ip.link("del", index=resolved.link))
+        device = resolved.call(open_tun, "auto", "zig0", "off")
+        try:
+            told = ["/run/bin/resolvectl", "dns", "zig0"]
+            eventually(lambda: resolved.namespace.run([*told, "192.0.2.54"]).returncode == 0)
+            assert resolved.restore().left == ()
+            assert "192.0.2.54" in resolved.namespace.run(told).stdout
+            assert dig(resolved, "friend.zignet") == ""
+        finally:
+            device.close()
+
+    def test_a_daemon_that_starts_again(self, resolved: Host) -> None:
+        """It keeps what it was told about links, so names go on coming here."""
+        resolved.integrate()
+        children = resolved.namespace.children
+        child = next(each for each in children if str(each.args[0]) == "/run/bin/systemd-resolved")
+        child.terminate()
+        child.wait(PATIENCE_S)
+        resolved.namespace.popen(["/run/bin/systemd-resolved"])
+        eventually(lambda: dig(resolved, "friend.zignet") == "100.64.0.9")
+        assert resolved.restore().left == ()
+        assert dig(resolved, "friend.zignet") == ""
+
+    def test_the_next_start_after_a_kill(self, resolved: Host) -> None:
+        """What an earlier run led here and this one does not want goes back to where it went before."""
+        assert resolved.killed("integrate", Mode.AUTO, 0)  # and nobody restores
+        applied = resolved.integrate(domains=("zignet",))
+        assert (applied.mechanism, applied.notes) == (Mode.RESOLVED, ())
+        assert dig(resolved, "friend.zignet") == "100.64.0.9"
+        assert dig(resolved, "www.video.example") == "198.18.0.80"
+
+    def test_our_names_are_asked_for_nowhere_else(self, resolved: Host) -> None:
+        resolved.integrate()
+        log = resolved.run / "upstream"
+        assert dig(resolved, "www.other.example") == "198.18.0.80"
+        assert dig(resolved, "friend.zignet") == "100.64.0.9"
+        dig(resolved, "nobody.zignet", "TXT")
+        dig(resolved, "www.video.example", "AAAA")
+        asked = log.read_text()
+        assert " www.other.example from " in asked
+        assert "zignet from " not in asked
+        assert "[AAAA] www.video.example from " not in asked
 
     def test_a_daemon_that_is_gone(self, resolved: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         resolved.integrate()
