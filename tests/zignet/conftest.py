@@ -16,6 +16,8 @@ import pytest
 from zignet.control import (
     Answers,
     ControlSession,
+    DnsStatus,
+    DnsWhy,
     Explanation,
     Flow,
     Peer,
@@ -158,6 +160,44 @@ SAMPLE_STATUS: dict[str, Any] = {
 }
 
 
+SAMPLE_DNS: dict[str, Any] = {
+    "listen": ["127.0.0.1:53530", "100.64.0.1:53"],
+    "mechanism": "resolved",
+    "why": "systemd-resolved governs names here: /etc/resolv.conf names 127.0.0.53",
+    "changes": ["systemd-resolved: link zig0: server 100.64.0.1, domains ~video.example ~zignet"],
+    "notes": [],
+    "domains": ["video.example", "zignet"],
+    "upstreams": ["192.0.2.53"],
+    "others": "forward",
+    "fakes": 3,
+    "fakes_limit": 65_000,
+    "cached": 12,
+    "queries": {"fake": 5, "zone": 2, "forwarded": 40, "refused": 0},
+}
+
+
+class SampleDns:
+    """A node's name server, as far as the control socket shows it."""
+
+    def __init__(self) -> None:
+        self.shown: dict[str, Any] = dict(SAMPLE_DNS)
+        self.asked: list[tuple[str, str]] = []
+        self.flushed = 0
+
+    def status(self) -> DnsStatus:
+        return self.shown  # type: ignore[return-value]
+
+    def why(self, name: str, kind: str) -> DnsWhy:
+        self.asked.append((name, kind))
+        if name == "unknown.example":
+            raise RequestError("nobody knows why")
+        return {"source": "fake", "text": "rule zignet.yaml:9 *.video.example -> peer_us"}
+
+    def flush(self) -> int:
+        self.flushed += 1
+        return 12
+
+
 class SampleNode:
     """Answers as a node would; tests change its fields."""
 
@@ -173,6 +213,7 @@ class SampleNode:
         self.pinged: list[str] = []
         self.reload_error: str | None = None
         self.questions: list[Question] = []
+        self.dns: SampleDns | None = SampleDns()
 
     def status(self) -> Status:
         return SAMPLE_STATUS  # type: ignore[return-value]
@@ -245,7 +286,7 @@ def _loop(place: Place, woken: socket.socket, node: Answers) -> None:
                 if key.data is None:
                     connection, _ = place.listener.accept()
                     connection.setblocking(False)
-                    session = ControlSession(handler_for(node))
+                    session = ControlSession(handler_for(node, lambda: getattr(node, "dns", None)))
                     selector.register(connection, selectors.EVENT_READ, session)
                 else:
                     _turn(selector, key.fileobj, key.data)  # type: ignore[arg-type]

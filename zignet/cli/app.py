@@ -57,8 +57,12 @@ route_app = typer.Typer(help="Ask which way a flow would leave.", no_args_is_hel
 key_app = typer.Typer(
     help="Take this node's identity to another device, or bring one in.", no_args_is_help=True
 )
+dns_app = typer.Typer(
+    help="Names: the node's name server, and how this host's names come to it.", no_args_is_help=True
+)
 _RUN, _LOOK, _CHECK, _IDENTITY = "Run", "Look", "Check", "Identity"  # the groups of the help page
 app.add_typer(route_app, name="route", rich_help_panel=_LOOK)
+app.add_typer(dns_app, name="dns", rich_help_panel=_LOOK)
 app.add_typer(key_app, name="key", rich_help_panel=_IDENTITY)
 
 
@@ -315,6 +319,100 @@ def explain(
         _print_json(route.as_json(found))
     else:
         route.show(_console(), found)
+
+
+@dns_app.command(name="status")
+def dns_status(context: typer.Context, as_json: Json = False) -> None:
+    """Show where the node answers names, how this host's queries get there, and what was changed for it."""
+    from zignet.cli import dns
+
+    found = dns.status(_state_dir(context))
+    if as_json:
+        _print_json(found)
+    else:
+        dns.show(_console(), found)
+
+
+def _known_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Completion: names in the ZigNet zone that the configuration in use knows."""
+    names = ("admin", *_peer_names(context, ""))
+    return [name for name in (f"{name}.zignet" for name in names) if name.startswith(incomplete)]
+
+
+def _record_types(incomplete: str) -> list[str]:
+    """Completion: the usual ones."""
+    kinds = ("A", "AAAA", "PTR", "HTTPS", "CNAME", "TXT", "MX", "SRV", "SOA", "NS")
+    return [kind for kind in kinds if kind.startswith(incomplete.upper())]
+
+
+@dns_app.command(
+    name="query",
+    epilog="[cyan]zignet dns query www.video.example[/]  — A and AAAA, and why\n\n"
+    "[cyan]zignet dns query 198.19.0.7[/]  — whose fake address this is\n\n"
+    "[cyan]zignet dns query peer_us.zignet AAAA --json[/]\n\n"
+    "It returns 1 where there is no such name, or the server failed.",
+)
+def dns_query(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A name or an address.", autocompletion=_known_names)
+    ],
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[TYPE]", help="A, HTTPS, TXT, …", autocompletion=_record_types, show_default=False
+        ),
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option("--server", "-s", metavar="ADDRESS[:PORT]", help="Ask this one; no node needs to run."),
+    ] = None,
+    tcp: Annotated[bool, typer.Option("--tcp", help="Over TCP.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask the running node's name server itself, and say where the answer comes from."""
+    from zignet.cli import dns_query as view
+
+    queries = view.parse(name, kind)
+    answers = view.ask_node(Path() if server else _state_dir(context), queries, server, tcp)
+    if as_json:
+        _print_json(view.as_json(answers))
+    else:
+        print("\n".join(view.lines(answers)))
+    if any(answer.rcode != "NOERROR" for answer in answers):
+        raise typer.Exit(ExitCode.FAILURE)
+
+
+@dns_app.command(name="flush")
+def dns_flush(context: typer.Context) -> None:
+    """Have the node forget the answers of other name servers; fake addresses stay, since programs hold them."""
+    from zignet.control import Client
+
+    with Client(_state_dir(context)) as client:
+        count = client.dns_flush()
+    print(f"{count} answer{'' if count == 1 else 's'} forgotten.")
+
+
+@dns_app.command(
+    name="restore",
+    epilog="A node does this itself when it stops, and the next start does it after a crash. What somebody else has "
+    "changed meanwhile is left and named; then it returns 1.",
+)
+def dns_restore(
+    context: typer.Context,
+    force: Annotated[bool, typer.Option("--force", help="Even while the node runs.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Put the system's name resolution back as it was before a node that is gone. Needs no node."""
+    from zignet.cli import dns
+
+    restored = dns.put_back(_state_dir(context), force)
+    if as_json:
+        _print_json({"done": restored.done, "left": restored.left})
+    else:
+        print("\n".join(dns.restored_lines(restored)))
+    if restored.left:
+        raise typer.Exit(ExitCode.FAILURE)
 
 
 @app.command(

@@ -12,9 +12,11 @@ client     the command line's side, blocking
 """
 
 from zignet.control.client import Broken, Client, ControlError, Declined, NotPermitted, NotRunning
-from zignet.control.handler import Answers, RequestError, handler_for
+from zignet.control.handler import Answers, DnsReport, RequestError, handler_for
 from zignet.control.messages import (
     ConfigStatus,
+    DnsStatus,
+    DnsWhy,
     ExitStatus,
     Explanation,
     Flow,
@@ -40,6 +42,9 @@ __all__ = [
     "ControlError",
     "ControlSession",
     "Declined",
+    "DnsReport",
+    "DnsStatus",
+    "DnsWhy",
     "ExitStatus",
     "Explanation",
     "Flow",

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from zignet.control.messages import Explanation, Flow, Peer, Ping, Question, Status
+from zignet.control.messages import DnsStatus, DnsWhy, Explanation, Flow, Peer, Ping, Question, Status
 from zignet.control.place import socket_address
 from zignet.control.session import LINE_LIMIT
 
@@ -92,6 +92,18 @@ class Client:
     def ping(self, peer: str) -> Ping:
         """One sealed ping of a peer. Raises `Declined` where nobody of that name is known."""
         return cast(Ping, self._one({"do": "ping", "peer": peer}, "ping", PING_TIMEOUT_S))
+
+    def dns(self) -> DnsStatus:
+        """The name server as it is now. Raises `Declined` where the node has none, as the next two do."""
+        return cast(DnsStatus, self._one({"do": "dns"}, "dns"))
+
+    def dns_why(self, name: str, kind: str) -> DnsWhy:
+        """Where its answer for a name and a type comes from."""
+        return cast(DnsWhy, self._one({"do": "dns-why", "name": name, "type": kind}, "why"))
+
+    def dns_flush(self) -> int:
+        """Have it forget the upstreams' answers; how many these were."""
+        return int(cast(int, self._one({"do": "dns-flush"}, "flushed")))
 
     def reload(self) -> None:
         """Have the node read its configuration again. Raises `Declined` with the configuration's error."""

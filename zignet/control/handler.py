@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_address
 from itertools import islice
 from typing import Any, Protocol
 
-from zignet.control.messages import Explanation, Flow, Peer, Ping, Question, Status
+from zignet.control.messages import DnsStatus, DnsWhy, Explanation, Flow, Peer, Ping, Question, Status
 from zignet.control.session import Handler
 
-__all__ = ["FLOWS_PER_LINE", "Answers", "RequestError", "handler_for"]
+__all__ = ["FLOWS_PER_LINE", "Answers", "DnsReport", "RequestError", "handler_for"]
 
 FLOWS_PER_LINE = 200
 PEERS_PER_LINE = 25  # their names cost some arithmetic
 PROTOCOLS = ("tcp", "udp")
+NO_DNS = "this node answers no names: there is no `dns` in its configuration, or it is off"
 
 
 class RequestError(Exception):
@@ -55,8 +56,29 @@ class Answers(Protocol):
         ...
 
 
-def handler_for(node: Answers) -> Handler:
-    """The handler of a `ControlSession`."""
+class DnsReport(Protocol):
+    """What the node's name server answers. Any of these may raise `RequestError`."""
+
+    def status(self) -> DnsStatus:
+        """The name server as it is now."""
+        ...
+
+    def why(self, name: str, kind: str) -> DnsWhy:
+        """Where the answer for this name (lower case, no dot at the end) and type (`A`, `TYPE65`) comes from."""
+        ...
+
+    def flush(self) -> int:
+        """Forget the upstreams' answers; how many these were. Fake addresses stay: programs hold them."""
+        ...
+
+
+def handler_for(node: Answers, dns: Callable[[], DnsReport | None] = lambda: None) -> Handler:
+    """The handler of a `ControlSession`. `dns` gives what answers for the name server, None without one."""
+
+    def named() -> DnsReport:
+        if (report := dns()) is None:
+            raise RequestError(NO_DNS)
+        return report
 
     def handle(request: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
         match request.get("do"):
@@ -78,6 +100,12 @@ def handler_for(node: Answers) -> Handler:
                     raise RequestError("peer is a name, a key or a local address")
                 for result in node.ping(name):
                     yield {} if result is None else {"ping": result}
+            case "dns":
+                yield {"dns": named().status()}
+            case "dns-why":
+                yield {"why": named().why(*_query(request))}
+            case "dns-flush":
+                yield {"flushed": named().flush()}
             case "reload":
                 for _ in node.reload() or ():
                     yield {}  # not yet
@@ -85,7 +113,7 @@ def handler_for(node: Answers) -> Handler:
             case unknown:
                 raise RequestError(
                     f"unknown request {str(unknown)[:40]!r}: it is one of status, flows, explain, peers, "
-                    "ping, reload"
+                    "ping, dns, dns-why, dns-flush, reload"
                 )
 
     return handle
@@ -104,6 +132,15 @@ def _question(request: dict[str, Any]) -> Question:
     if (source := _address(request.get("source"))) is not None:
         question["source"] = source
     return question
+
+
+def _query(request: dict[str, Any]) -> tuple[str, str]:
+    name, kind = request.get("name"), request.get("type")
+    if not isinstance(name, str) or len(name) > 255:
+        raise RequestError("name is a string of at most 255 characters")
+    if not isinstance(kind, str) or not 0 < len(kind) <= 16:
+        raise RequestError("type is a record type, e.g. A")
+    return name.lower().removesuffix("."), kind.upper()
 
 
 def _address(text: object) -> str | None:

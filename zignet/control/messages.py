@@ -9,6 +9,8 @@ from typing import Literal, NotRequired, TypedDict
 
 __all__ = [
     "ConfigStatus",
+    "DnsStatus",
+    "DnsWhy",
     "ExitStatus",
     "Explanation",
     "Flow",
@@ -146,6 +148,30 @@ class NamesStatus(TypedDict):
     outstanding: int  # queries to the upstreams
     asked: int  # queries to the upstreams so far
     dropped: dict[str, int]
+
+
+class DnsStatus(TypedDict):
+    """`{"do": "dns"}` → `{"dns": DnsStatus}`: the node's name server, and how this host's names come to it."""
+
+    listen: list[str]  # address:port, [address]:port
+    mechanism: str  # resolved | networkmanager | dnsmasq | resolver | resolvconf | hijack | off
+    why: str  # that one was chosen
+    changes: list[str]  # what was changed of the system
+    notes: list[str]  # what a person should know, drift from what was written included
+    domains: list[str]  # that the system leads here; ["."] is all names
+    upstreams: list[str]  # that other names go to
+    others: str  # what becomes of other names: forward | refuse
+    fakes: int  # names that have a fake address now
+    fakes_limit: int
+    cached: int  # answers of the upstreams that are kept
+    queries: dict[str, int]  # since the start, by what became of them: fake, zone, forwarded, refused, …
+
+
+class DnsWhy(TypedDict):
+    """`{"do": "dns-why", "name": str, "type": str}` → `{"why": DnsWhy}`: where the answer to a query comes from."""
+
+    source: str  # fake | zone | forwarded | hosts | refused
+    text: str  # e.g. "rule zignet.yaml:9 *.video.example -> peer_us"
 
 
 class Status(TypedDict):

@@ -87,7 +87,7 @@ class TestCodesAndMessages:
         assert result.returncode == 0
         for name in (
             *("up", "status", "flows", "route", "doctor", "check", "version", "bench", "reload"),
-            *("peers", "ping", "wire-dump", "init", "whoami", "key"),
+            *("peers", "ping", "wire-dump", "init", "whoami", "key", "dns"),
         ):
             assert f" {name} " in result.stdout
             assert command(home, name, "--help").returncode == 0

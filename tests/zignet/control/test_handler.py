@@ -11,7 +11,7 @@ from zignet.control.handler import FLOWS_PER_LINE, PEERS_PER_LINE, RequestError,
 
 
 def ask(node: Any, request: dict[str, Any]) -> list[Any]:
-    return list(handler_for(node)(request))
+    return list(handler_for(node, lambda: node.dns)(request))
 
 
 def test_status(node: Any) -> None:
@@ -87,6 +87,24 @@ def test_ping_of_nobody(node: Any) -> None:
         ask(node, {"do": "ping", "peer": "nobody"})
 
 
+def test_dns(node: Any) -> None:
+    assert ask(node, {"do": "dns"}) == [{"dns": node.dns.shown}]
+    (answer,) = ask(node, {"do": "dns-why", "name": "WWW.Video.example.", "type": "aaaa"})
+    assert answer["why"]["source"] == "fake"
+    assert node.dns.asked == [("www.video.example", "AAAA")]
+    assert ask(node, {"do": "dns-flush"}) == [{"flushed": 12}]
+    assert node.dns.flushed == 1
+
+
+@pytest.mark.parametrize("do", ["dns", "dns-why", "dns-flush"])
+def test_no_dns(node: Any, do: str) -> None:
+    node.dns = None
+    with pytest.raises(RequestError, match="answers no names"):
+        ask(node, {"do": do, "name": "a.example", "type": "A"})
+    with pytest.raises(RequestError, match="answers no names"):
+        list(handler_for(node)({"do": do}))
+
+
 def test_reload(node: Any) -> None:
     assert ask(node, {"do": "reload"}) == [{"reloaded": True}]
     node.reload_error = "line 3: no"
@@ -116,6 +134,12 @@ def test_reload(node: Any) -> None:
         {"do": "ping", "peer": ["peer2"]},
         {"do": "ping", "peer": ""},
         {"do": "ping", "peer": "x" * 256},
+        {"do": "dns-why"},
+        {"do": "dns-why", "name": 7, "type": "A"},
+        {"do": "dns-why", "name": "x" * 256, "type": "A"},
+        {"do": "dns-why", "name": "a.example"},
+        {"do": "dns-why", "name": "a.example", "type": ""},
+        {"do": "dns-why", "name": "a.example", "type": "x" * 17},
     ],
 )
 def test_malformed(node: Any, request_: dict[str, Any]) -> None:
@@ -123,8 +147,11 @@ def test_malformed(node: Any, request_: dict[str, Any]) -> None:
         ask(node, request_)
     assert node.questions == []
     assert node.pinged == []
+    assert node.dns.asked == []
 
 
 def test_the_unknown_is_told_what_there_is(node: Any) -> None:
-    with pytest.raises(RequestError, match="one of status, flows, explain, peers, ping, reload"):
+    with pytest.raises(
+        RequestError, match="one of status, flows, explain, peers, ping, dns, dns-why, dns-flush, reload"
+    ):
         ask(node, {"do": "peer"})
