@@ -43,7 +43,7 @@ from nat.tun import (
 )
 from zignet.cli.errors import Fault, guarded
 from zignet.config import Config, ConfigError, LimitsConfig, load_config
-from zignet.control import Place, handler_for
+from zignet.control import DnsReport, Place, handler_for
 from zignet.control.service import ControlService
 from zignet.exits import AnyExit, ExitSetupError, build_exits
 from zignet.report import Report
@@ -183,7 +183,7 @@ class Node:
 
     def _serve(self, place: Place) -> None:
         engine, loop = self.engine, self.loop
-        service = ControlService(loop, place.listener, handler_for(Report(self)))
+        service = ControlService(loop, place.listener, handler_for(Report(self), self._names_report))
         watch = AddressWatch(self.tun.name)
         if self.config.tun.descriptor is None:
             loop.watch(watch.fileno(), Addresses(watch, self._resync), READ)
@@ -198,6 +198,8 @@ class Node:
         engine.start()
         if self.hub is not None:
             self.hub.start()
+        if self.names is not None and self.config.tun.descriptor is None:
+            self.names.lead_here(self.tun.name, socket.if_nametoindex(self.tun.name))
         self.state = "running"
         log.info(
             "ready: %s on %s, %d rules, mode %s",
@@ -226,6 +228,13 @@ class Node:
             raise Fault(self.failure)
 
     # --- while it runs
+
+    def _names_report(self) -> DnsReport | None:
+        if self.names is None:
+            return None
+        from zignet.dns.report import NamesReport
+
+        return NamesReport(self.names)
 
     def _gone(self, why: str) -> None:
         """The interface was deleted underneath."""

@@ -15,6 +15,9 @@ from zignet.config.reader import key_of, keys, many, one, path, psk_file, settin
 from zignet.identity import PublicKey
 from zignet.routing import Lines
 
+# `hijack` is not among them: queries that enter the TUN are flows like others
+NAME_MODES = ("auto", "resolved", "networkmanager", "dnsmasq", "resolver", "resolvconf", "off")
+
 __all__ = [
     "Config",
     "DnsConfig",
@@ -144,6 +147,7 @@ class DnsConfig:
     listen: tuple[DnsServer, ...] = setting(
         (DnsServer("127.0.0.1", 53530),), many(DnsServer.parse)
     )  # besides port 53 of this node's own addresses
+    mode: str = setting("off", one(values.choice(*NAME_MODES)))  # how the system's names come here
     upstreams: tuple[DnsServer, ...] = setting((), many(DnsServer.parse))  # (): the system's
     others: str = setting("forward", one(values.choice("forward", "refuse")))
     fake: tuple[str, ...] = setting((), many(values.names))  # besides those that the rules say

@@ -12,11 +12,14 @@ from zignet.dns.patterns import Patterns
 from zignet.exits import AnyExit
 from zignet.exits.names import is_sendable
 from zignet.routing import Rules
+from zignet.routing.rule import Domain, Keyword, Pattern, Suffix
 
 __all__ = ["STALE", "FakeChooser", "Which"]
 
 PLAIN = frozenset(("direct", "block"))  # kinds of exits that have no use for a fake address
 NEVER = frozenset(("local", "localhost", "arpa", "zignet"))  # tops: RFC 6762, RFC 6761, RFC 3172, and our own
+ALL = "."
+MOST_DOMAINS = 1_000
 UNSPECIFIED = {4: bytes(4), 16: bytes(16)}
 
 
@@ -28,6 +31,7 @@ class Which:
     ) -> None:
         self._rules = rules
         self._exits = exits
+        self._patterns = fake
         self._fake = Patterns(fake)
         self._real = Patterns(real)
 
@@ -44,6 +48,28 @@ class Which:
             return False
         exit_ = self._exits.get(route.exit.name)
         return exit_ is not None and exit_.kind not in PLAIN
+
+    def reason(self, name: str) -> str:
+        """Why this name gets a fake address."""
+        if name in self._fake:
+            return "dns.fake lists it"
+        route = self._rules.by_name(name)
+        return f"rule {route.rule}" if route is not None else ""
+
+    def domains(self) -> tuple[str, ...]:
+        """What the system has to ask us about: `zignet`, and domains with fake addresses; or `.`, all names."""
+        found = {"zignet", *(pattern.removeprefix("*.") for pattern in self._patterns)}
+        for condition, name in self._rules.conditions():
+            exit_ = self._exits.get(name)
+            if exit_ is None or exit_.kind in PLAIN:
+                continue
+            if isinstance(condition, Keyword | Pattern):
+                return (ALL,)
+            if isinstance(condition, Domain | Suffix):
+                found.add(condition.name)
+            if len(found) > MOST_DOMAINS:
+                return (ALL,)
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING
+
+from dnslib import QTYPE
 
 from nat.engine import Engine
 from nat.exit import Chooser
@@ -23,13 +25,17 @@ from zignet.dns.choice import FakeChooser, Which
 from zignet.dns.directory import NodeDirectory
 from zignet.dns.exchange import Exchange
 from zignet.dns.fakes import Fakes
+from zignet.dns.lead import Lead
 from zignet.dns.resolver import Resolver
 from zignet.dns.server import Server
 from zignet.dns.store import FakeStore
 from zignet.dns.upstreams import Upstreams
+from zignet.dns.wire import AAAA, ANY, HTTPS, SVCB, A
 from zignet.dns.zone import Zone
 from zignet.exits import AnyExit
 from zignet.routing import Rules
+from zignet.system.names import Applied, Mode, Wanted, routing_domains
+from zignet.system.names import Server as Server53
 
 if TYPE_CHECKING:
     from zignet.peers import Hub
@@ -72,6 +78,8 @@ class Names:
         self._saving: Timer | None = None
         self._remembering: Timer | None = None
         self._store.wake = self._wake
+        self.lead = Lead(loop, config.state_dir, self._led)
+        self._link = ("", 0)
 
     def attach(self, engine: Engine, hub: Hub | None, rules: Rules, exits: Mapping[str, AnyExit]) -> None:
         """Take part in a node, before its server listens."""
@@ -83,8 +91,10 @@ class Names:
             *(self.fakes.pool4, self.fakes.pool6),
         )
         zone = Zone(self._directory, ranges, self._fake_name)
+        self._zone = zone
+        self._which_now = self._which(rules, exits)
         self._answers = Answers(
-            zone, self.fakes, self._which(rules, exits), forwards=self._settings.others == "forward"
+            zone, self.fakes, self._which_now, forwards=self._settings.others == "forward"
         )
         self.server = Server(
             self._loop,
@@ -95,6 +105,19 @@ class Names:
         )
         engine.resolve_with(self.resolver)
         self.users.append(lambda: (flow.target for flow in engine.flows()))
+
+    def lead_here(self, link: str, index: int) -> None:
+        """Have the system's names that are ours come here, as `dns.mode` says. `link`: the TUN."""
+        self._link = (link, index)
+        if self._settings.mode == "off" and self.lead.wanted is None:
+            return
+        ports = [Server53(ip_address(host)) for host in self._own]
+        servers = tuple(Server53(ip_address(one.host), one.port) for one in self._settings.listen)
+        domains = routing_domains(self._which_now.domains())
+        self.lead.want(Wanted(link, index, (*ports, *servers), domains, Mode(self._settings.mode)))
+
+    def _led(self, applied: Applied) -> None:
+        self.upstreams.stand_in(applied.upstreams, applied.upstream_file)
 
     def listen(self) -> None:
         """Answer where the configuration says, and at port 53 of our own addresses. Raises OSError for the first."""
@@ -120,7 +143,32 @@ class Names:
             self._settings = settings
             self.upstreams.use([(server.host, server.port) for server in settings.upstreams])
         self._directory.peers_changed()
-        self._answers.rules_changed(self._which(rules, exits), forwards=self._settings.others == "forward")
+        self._which_now = self._which(rules, exits)
+        self._answers.rules_changed(self._which_now, forwards=self._settings.others == "forward")
+        if self._link[0]:
+            self.lead_here(*self._link)
+
+    @property
+    def others(self) -> str:
+        """forward | refuse"""
+        return self._settings.others
+
+    @property
+    def cached(self) -> int:
+        """Names whose answer from the upstreams is remembered."""
+        return self.resolver.kept
+
+    def why(self, name: str, kind: str) -> tuple[str, str]:
+        """Where an answer comes from, and a sentence. Raises ValueError for a type that nobody knows."""
+        number = number_of(kind)
+        if self._zone.answer(name, number) is not None:
+            return "zone", "this node's own names and addresses"
+        if number in (A, AAAA, ANY, HTTPS, SVCB) and self._which_now(name):
+            return "fake", self._which_now.reason(name)
+        if self._settings.others == "forward":
+            asked = ", ".join(_shown(host, port) for host, port in self.upstreams.servers(self._loop.now))
+            return "forwarded", f"to {asked}" if asked else "but there is no name server to ask"
+        return "refused", "dns.others: refuse"
 
     def flush(self) -> int:
         """Forget answers that are kept; fake addresses stay. How many answers that were."""
@@ -141,7 +189,8 @@ class Names:
         )
 
     def close(self) -> None:
-        """Answer no more; what was given is in the file afterwards."""
+        """Answer no more; what was given is in the file afterwards, and the system's names are as they were."""
+        self.lead.close()
         for timer in (self._saving, self._remembering):
             if timer is not None:
                 timer.cancel()
@@ -169,9 +218,18 @@ class Names:
 
 
 def _packed(text: str) -> bytes:
-    from ipaddress import ip_address
-
     return ip_address(text).packed
+
+
+def number_of(kind: str) -> int:
+    """`A`, `TYPE65` (RFC 3597 §5). Raises ValueError."""
+    text = kind.upper()
+    if text.startswith("TYPE") and text[4:].isdigit():
+        return int(text[4:])
+    try:
+        return int(QTYPE.reverse[text])
+    except KeyError:
+        raise ValueError(f"{kind} is no type of record") from None
 
 
 def _shown(host: str, port: int) -> str:

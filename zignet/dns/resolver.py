@@ -209,6 +209,11 @@ class Resolver:
         if self._searches.get(search.name) is search:
             del self._searches[search.name]
 
+    @property
+    def kept(self) -> int:
+        """Names whose answer is remembered."""
+        return len(self._kept)
+
     def flush(self) -> int:
         """Forget what was found; how many names that were."""
         count = len(self._kept)

@@ -79,6 +79,15 @@ class Upstreams:
         self._seen: object = None
         self._next_look = -LOOK_AGAIN_S
         self._found: tuple[Server, ...] = ()
+        self._behind: tuple[str, ...] = ()
+
+    def stand_in(self, behind: Iterable[str], file: str = "") -> None:
+        """The system asks us instead of these from now on; `file`: where somebody keeps them up to date."""
+        self._behind = tuple(behind)
+        if file:
+            self._files = (Path(file), self._files[1])
+        self._seen = None
+        self._next_look = -LOOK_AGAIN_S
 
     def use(self, given: Sequence[Server]) -> None:
         """Ask these from now on; none: those of the system again."""
@@ -105,7 +114,10 @@ class Upstreams:
                 if behind
                 else listed
             )
-        found = tuple((host, PORT) for host in listed if host not in self._own)[:MOST_SERVERS]
+        others = [host for host in listed if host not in self._own] or [
+            host for host in self._behind if host not in STUBS
+        ]
+        found = tuple((host, PORT) for host in others)[:MOST_SERVERS]
         if found and found != self._found:
             self._note("names are asked of " + ", ".join(host for host, _ in found))
             self._found = found

@@ -21,7 +21,16 @@ from zignet.routing.domains import DomainTable
 from zignet.routing.explain import Considered, Explanation
 from zignet.routing.lines import Line
 from zignet.routing.prefixes import NO_RULE, PrefixTable, pack
-from zignet.routing.rule import Always, Network, Ports, Prefix, RuleError, exit_name, parse_rule
+from zignet.routing.rule import (
+    Always,
+    Condition,
+    Network,
+    Ports,
+    Prefix,
+    RuleError,
+    exit_name,
+    parse_rule,
+)
 
 if TYPE_CHECKING:
     from zignet.config import Config
@@ -151,6 +160,12 @@ class Rules:
         if name is None and route.by_name:
             return None
         return route
+
+    def conditions(self) -> Iterator[tuple[Condition, str]]:
+        """What each rule that may ever decide asks, and the exit's name."""
+        for text, where in self._lines[: self._last]:
+            rule = parse_rule(text, where)
+            yield rule.condition, exit_name(rule.exit, self._exits, where)
 
     def by_name(self, name: str) -> Route | None:
         """The route of the first rule about names that this one matches, if there is a flow that it could decide:

@@ -1,0 +1,82 @@
+"""The system's names lead here while the node runs: done beside the packet loop, for it calls programs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from nat.loop import Loop
+from zignet.system.names import (
+    Applied,
+    DamagedJournalError,
+    Mode,
+    NamesError,
+    Wanted,
+    drift,
+    integrate,
+    restore,
+)
+
+__all__ = ["Lead"]
+
+log = logging.getLogger("zignet.dns")
+
+
+class Lead:
+    """`integrate` and `restore` of one node."""
+
+    def __init__(self, loop: Loop, state_dir: Path, done: Callable[[Applied], None]) -> None:
+        """`done` is called with what came of it, each time."""
+        self._loop = loop
+        self._told = done
+        self._state_dir = state_dir
+        self._thread: threading.Thread | None = None
+        self._next: Wanted | None = None
+        self.wanted: Wanted | None = None  # what was led here last
+        self.applied = Applied(Mode.OFF, "not yet")
+
+    def want(self, wanted: Wanted) -> None:
+        """Lead these names here from now on; what was led here before is taken back first."""
+        if self._thread is not None:
+            self._next = wanted
+        elif wanted != self.wanted:
+            self.wanted = wanted
+            self._thread = threading.Thread(target=self._integrate, args=(wanted,), daemon=True)
+            self._thread.start()
+
+    def _integrate(self, wanted: Wanted) -> None:
+        try:
+            applied = integrate(wanted, self._state_dir)
+        except NamesError as error:
+            applied = Applied(Mode.OFF, f"{wanted.mode} did not work: {error}")
+        self._loop.from_thread(lambda: self._done(applied))
+
+    def _done(self, applied: Applied) -> None:
+        self._thread = None
+        self.applied = applied
+        self._told(applied)
+        if applied.mechanism is not Mode.OFF or (
+            self.wanted is not None and self.wanted.mode is not Mode.OFF
+        ):
+            log.info("names come here by %s: %s", applied.mechanism, applied.why)
+        for note in applied.notes:
+            log.warning("names: %s", note)
+        following, self._next = self._next, None
+        if following is not None:
+            self.want(following)
+
+    def notes(self) -> list[str]:
+        """What a person should know."""
+        return [*self.applied.notes, *drift(self._state_dir)]
+
+    def close(self) -> None:
+        """Take it back. Waits for what is under way."""
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            for left in restore(self._state_dir).left:
+                log.warning("names: %s", left)
+        except (NamesError, DamagedJournalError) as error:
+            log.error("names: %s", error)
