@@ -24,6 +24,7 @@ __all__ = ["MOST_OUTSTANDING", "Exchange", "Query"]
 
 MOST_OUTSTANDING = 1024  # queries at once: two descriptors or more each, and somebody may ask for anything
 MOST_TRIES = 6
+MOST_AT_ONCE = 3  # tries of one query, beside each other
 PATIENCE_S = (1.0, 2.5)  # with one server, in the first round and after it
 MOST_STRAYS = 64  # wrong answers to one try: somebody guesses
 TCP_PATIENCE_S = 5.0
@@ -69,7 +70,7 @@ class Query:
             (server, tcp, patience) for patience in PATIENCE_S for server in servers
         ][:MOST_TRIES]
         self._next = 0
-        self._tries: set[Try] = set()
+        self._tries: dict[Try, None] = {}  # in the order of their starts
         self._timer: Timer | None = None
         self._soft: bytes | None = None  # an answer that another server may better
         self._over = False
@@ -94,7 +95,9 @@ class Query:
     def _start(self, server: Server, tcp: bool) -> bool:
         attempt = (TcpTry if tcp else UdpTry)(self, server, os.urandom(2) + self._message[2:])
         if attempt.start():
-            self._tries.add(attempt)
+            self._tries[attempt] = None
+            if len(self._tries) > MOST_AT_ONCE:
+                self._drop(next(iter(self._tries)))
             return True
         return False
 
@@ -148,7 +151,7 @@ class Query:
         self.advance()
 
     def _drop(self, attempt: Try) -> None:
-        self._tries.discard(attempt)
+        self._tries.pop(attempt, None)
         attempt.close()
 
     def _finish(self, answer: bytes | None) -> None:

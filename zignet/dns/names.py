@@ -84,7 +84,11 @@ class Names:
         )
         zone = Zone(self._directory, ranges, self._fake_name)
         self._answers = Answers(
-            zone, self.fakes, self._which(rules, exits), forwards=self._settings.others == "forward"
+            zone,
+            self.fakes,
+            self._which(rules, exits),
+            forwards=self._settings.others == "forward",
+            ipv6=any(":" in text for text in self._own),
         )
         self.server = Server(
             self._loop,
