@@ -60,6 +60,7 @@ __all__ = ["Node", "main"]
 log = logging.getLogger("zignet")
 
 SPARE_DESCRIPTORS = 64
+FOR_NAMES = 2048  # queries to name servers, connections of those who ask
 NEED_RESTART = (
     *("state_dir", "key_file", "key_log", "cipher", "listen", "tun", "proxy"),
     *("limits", "sniff", "timeouts", "mark", "table"),
@@ -493,15 +494,16 @@ def quietly(action: Callable[[], object]) -> None:
         log.error("%s", error)
 
 
-def raise_descriptor_limit(limits: LimitsConfig) -> int:
-    """Two descriptors a TCP flow, at most one a UDP flow. Returns how many TCP flows there can be."""
+def raise_descriptor_limit(limits: LimitsConfig, names: bool = False) -> int:
+    """Two descriptors a TCP flow, at most one a UDP flow, some for queries. Returns how many TCP flows there can be."""
+    spare = SPARE_DESCRIPTORS + (FOR_NAMES if names else 0)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * limits.flows + limits.udp + SPARE_DESCRIPTORS
+    wanted = 2 * limits.flows + limits.udp + spare
     try:  # root may raise the hard limit, up to fs.nr_open
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
     except (ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        most = min(limits.flows, (hard - SPARE_DESCRIPTORS) // 2)
+        most = min(limits.flows, (hard - min(spare, SPARE_DESCRIPTORS + hard // 4)) // 2)
         if most < limits.flows:
             log.info("at most %d flows at once, not %d: the descriptor limit is %d", most, limits.flows, hard)
         return most
@@ -523,7 +525,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(
             signal.SIGTERM, signal.default_int_handler
         )  # a stop while starting takes everything back
-        Node(config, options.config, raise_descriptor_limit(config.limits)).run()
+        Node(config, options.config, raise_descriptor_limit(config.limits, config.dns is not None)).run()
 
     return guarded(start, lambda: options.v > 0)
 

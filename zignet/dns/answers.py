@@ -88,9 +88,16 @@ class Answers:
     """What is answered here. `is_fake` says which names get fake addresses: lower case, no trailing dot."""
 
     def __init__(
-        self, zone: Zone, fakes: Fakes, is_fake: Callable[[str], bool], *, forwards: bool = True
+        self,
+        zone: Zone,
+        fakes: Fakes,
+        is_fake: Callable[[str], bool],
+        *,
+        forwards: bool = True,
+        ipv6: bool = True,  # whether flows to fake IPv6 addresses come in
     ) -> None:
         self._zone = zone
+        self._ipv6 = ipv6
         self._fakes = fakes
         self._is_fake = is_fake
         self._forwards = forwards
@@ -144,7 +151,7 @@ class Answers:
     # --- fake addresses
 
     def _fake(self, query: bytes, question: Question, edns: Edns | None, now: float, tcp: bool) -> bytes:
-        if question.kind not in (A, AAAA, ANY):
+        if question.kind not in (A, AAAA, ANY) or (question.kind == AAAA and not self._ipv6):
             self.counts["fake"] += 1
             return self._made(query, question, edns, no_data(question.name, FAKE_TTL_S), tcp)
         number = self._fakes.number_of(question.name)

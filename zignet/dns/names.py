@@ -94,7 +94,11 @@ class Names:
         self._zone = zone
         self._which_now = self._which(rules, exits)
         self._answers = Answers(
-            zone, self.fakes, self._which_now, forwards=self._settings.others == "forward"
+            zone,
+            self.fakes,
+            self._which_now,
+            forwards=self._settings.others == "forward",
+            ipv6=any(":" in text for text in self._own),
         )
         self.server = Server(
             self._loop,

@@ -166,10 +166,12 @@ def records_of(message: bytes, at: int) -> Iterator[Record]:
 
 
 def make_query(name: str, kind: int, number: int = 0) -> bytes:
-    """A recursive query with EDNS (RFC 6891). Raises `BadMessage` for a name that is none."""
+    """A recursive query. Raises `BadMessage` for a name that is none.
+
+    Without EDNS: old servers in routers take it for an error, and what does not fit comes by TCP.
+    """
     question = encode_name(name) + kind.to_bytes(2, "big") + b"\0\1"
-    opt = b"\0\0\x29" + EDNS_SIZE.to_bytes(2, "big") + bytes(6)
-    return header.pack(number, RD, 1, 0, 0, 1) + question + opt
+    return header.pack(number, RD, 1, 0, 0, 0) + question
 
 
 def is_answer_to(query: bytes, end: int, answer: bytes) -> bool:

@@ -8,6 +8,8 @@ from zignet.system.check import Check, fail, ok, warn
 
 __all__ = ["checks"]
 
+SETTINGS = ("tun.range", "tun.range6", "dns.fake_range", "dns.fake_range6")
+
 
 def checks(config: Config, plan: Plan) -> list[Check]:
     """Everything that a look at the host tells."""
@@ -31,7 +33,11 @@ def _routing(config: Config, seen: Survey) -> Check:
 def _overlaps(seen: Survey) -> Check:
     name = "address ranges"
     if seen.overlaps:
-        return fail(name, "; ".join(seen.overlaps), "set `tun.range` or `tun.range6` to free blocks")
+        detail = "; ".join(seen.overlaps)
+        wrong = [f"`{setting}`" for setting in SETTINGS if f"({setting})" in detail] or [
+            "`tun.range` or `tun.range6`"
+        ]
+        return fail(name, detail, f"set {' and '.join(wrong)} to free blocks")
     return ok(name, "nothing else uses them")
 
 

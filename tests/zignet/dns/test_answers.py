@@ -127,6 +127,13 @@ def test_other_types_are_forwarded(answers, kind):
     assert answers.answer(query("www.video.example", kind), 0.0) is FORWARD
 
 
+def test_without_ipv6_there_is_no_fake_ipv6_address():
+    fakes = Fakes(POOL4, POOL6, Nobody(), lambda: 1_800_000_000.0)
+    answers = Answers(Zone(Three(), []), fakes, lambda name: True, ipv6=False)
+    assert str(ask(answers, "www.video.example").rr[0].rdata) == "198.19.0.2"
+    assert (code(seen := ask(answers, "www.video.example", "AAAA")), seen.rr) == ("NOERROR", [])
+
+
 def test_any_gets_an_address(answers):
     assert len(ask(answers, "www.video.example", "ANY").rr) == 1
 

@@ -7,6 +7,7 @@ import pytest
 from nat.exit import Reason, Refusal
 from tests.nat.world import packed
 from zignet.dns import exchange as exchange_module
+from zignet.dns import query as query_module
 from zignet.dns import resolver as resolver_module
 
 V4, V6 = packed("203.0.113.10"), packed("2001:db8:4::10")
@@ -191,7 +192,7 @@ def test_no_server_is_there(loop, server, resolver_with, monkeypatch):
 
 
 def test_a_silent_server_ends_as_well(loop, server, resolver_with, monkeypatch):
-    monkeypatch.setattr(exchange_module, "PATIENCE_S", (0.05, 0.05))
+    monkeypatch.setattr(query_module, "PATIENCE_S", (0.05, 0.05))
     server.silent.add("*")
     answer = ask(loop, resolver_with(server), "www.video.example")
     assert "no name server answers" in answer.message

@@ -9,6 +9,7 @@ import pytest
 
 from tests.zignet.dns.test_answers import made, query
 from zignet.dns import server as module
+from zignet.dns import stream as stream_module
 from zignet.dns.server import Server
 
 
@@ -188,7 +189,7 @@ def test_who_goes_away_asks_no_longer(loop, serve, client, server):
 
 
 def test_who_does_not_read_is_not_read_from(loop, serve, client, monkeypatch):
-    monkeypatch.setattr(module, "MOST_UNSENT", 4096)
+    monkeypatch.setattr(stream_module, "MOST_UNSENT", 4096)
     running = serve()
     stream = client(running)
     stream.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
