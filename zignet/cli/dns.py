@@ -96,9 +96,9 @@ def _is_running(state_dir: Path) -> bool:
 
 def _left(state_dir: Path) -> str:
     """About what a node that died has changed and not put back."""
-    from zignet.system.names.journal import path_in
+    from zignet.system.names import leftover
 
-    if not path_in(state_dir).exists():
+    if not leftover(state_dir):
         return ""
     return "This host's names are still led to it: `zignet dns restore` takes that back, and so does the next start."
 

@@ -14,12 +14,13 @@ TIMEOUT_S = 20.0  # a resolver that starts again takes its time
 
 def call(command: Command) -> None:
     """Run it to its end, without a shell. Raises `NamesError` with what it said."""
-    import subprocess  # the packet process needs these at start and stop only
-    import tempfile
+    import subprocess  # the packet process needs it at start and stop only
 
     shown = " ".join(command[:4])
     environment = {**os.environ, "LC_ALL": "C"}
-    with tempfile.TemporaryFile() as output:  # no pipe: a service that it starts may keep that open
+    with open(
+        os.memfd_create("output"), "w+b"
+    ) as output:  # no pipe: a service that it starts may keep that open
         try:
             done = subprocess.run(
                 command,

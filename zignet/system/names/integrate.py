@@ -27,14 +27,14 @@ from zignet.system.names import (
     resolved,
 )
 from zignet.system.names.changes import ABSENT, Change, NeedsPlaceError, State, UnwritableError
-from zignet.system.names.choice import choices
+from zignet.system.names.choice import Choice, choices
 from zignet.system.names.commands import call
 from zignet.system.names.host import Host, look
 from zignet.system.names.journal import DamagedJournalError, Journal
 from zignet.system.names.plan import Command, File, Plan
 from zignet.system.names.wanted import Applied, Mode, NamesError, Wanted
 
-__all__ = ["Restored", "drift", "integrate", "restore"]
+__all__ = ["Restored", "drift", "foresee", "integrate", "leftover", "restore"]
 
 _PLANS: dict[Mode, Callable[[Host, Wanted], Plan]] = {
     Mode.RESOLVED: resolved.plan,
@@ -86,6 +86,25 @@ def integrate(wanted: Wanted, state_dir: Path) -> Applied:
             raise
         notes.append(str(error))
     return Applied(Mode.OFF, "nothing of the system's names could be changed", notes=tuple(notes))
+
+
+def foresee(wanted: Wanted, state_dir: Path) -> Choice:
+    """What `integrate` would try first, as far as a look tells. Raises `NamesError` where it can't be."""
+    host = _unmasked(look(), state_dir)
+    problem = None
+    for choice in choices(host, wanted):
+        try:
+            _PLANS[choice.mode](host, wanted)
+        except NamesError as error:
+            problem = error
+            continue
+        return choice
+    raise problem or NamesError("nothing fits this host")
+
+
+def leftover(state_dir: Path) -> bool:
+    """Whether there is a journal: of the node that runs, or of one that died."""
+    return os.path.lexists(journal.path_in(state_dir))
 
 
 def restore(state_dir: Path) -> Restored:

@@ -36,7 +36,7 @@ import json, os, signal, sys
 from ipaddress import ip_address
 from pathlib import Path
 from zignet.system.names import integrate, restore, Mode, Server, Wanted
-import subprocess, tempfile
+import subprocess
 what, state_dir, mode, last, index = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chown", "os.chmod", "os.truncate", "os.symlink")
 seen = []
