@@ -68,6 +68,7 @@ NEED_RESTART = (
 # Of a super-packet for a peer: with a path MTU of 1420 it makes 45 segments, and so much goes out with one call. With
 # 65,536 bytes there were two more, in a call of their own: 15 to 20 % more CPU time per byte.
 GSO_SIZE = 62_000
+NAMES_JOURNAL = "names.journal"  # of zignet.system.names, which is not loaded to look for it
 LOOK_AGAIN_S = 0.05  # for a reload that takes a while
 
 
@@ -413,10 +414,26 @@ def build_hub(node: Node, secret: SecretKey, underlay: Udp) -> Hub:
     return hub
 
 
+def put_names_back(state_dir: Path) -> None:
+    """What a node that died has left, if this one has nothing to do with names."""
+    if not (state_dir / NAMES_JOURNAL).exists():
+        return
+    from zignet.system.names import DamagedJournalError, NamesError, restore
+
+    try:
+        restored = restore(state_dir)
+    except (NamesError, DamagedJournalError) as error:
+        log.warning("names: %s", error)
+    else:
+        for line in (*restored.done, *restored.left):
+            log.info("names: %s", line)
+
+
 def build_names(node: Node) -> Names | None:
     """Magic DNS, wired to the engine, where the configuration has it. Raises `Fault`."""
     config = node.config
     if config.dns is None:
+        put_names_back(config.state_dir)
         return None
     from zignet.dns.names import Names
 

@@ -101,3 +101,17 @@ def test_a_reload_leads_other_domains_here_and_off_takes_it_back(net, node, conf
     eventually(lambda: "test.example" in node.ask("dns", "status", "--json")["domains"], 30)
     node.reload(config(ROUTES, dns.replace("resolvconf", "off")))
     eventually(lambda: node.resolv_conf == RESOLV_CONF, 30)
+
+
+def test_a_start_without_names_takes_back_what_a_kill_left(node, config):
+    node.kill()
+    assert node.resolv_conf != RESOLV_CONF
+    node.write(config(ROUTES, 'proxy: {mode: "off"}\n'))
+    node.start()
+    assert node.resolv_conf == RESOLV_CONF
+
+
+def test_doctor_says_how_it_would_be(net, node):
+    done = net.host.run(node.command("doctor", "--json"))
+    (found,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "names"]
+    assert "resolvconf" in found["detail"] or "changed" in found["detail"]

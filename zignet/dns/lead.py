@@ -4,24 +4,46 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from pathlib import Path
 
 from nat.loop import Loop
+from zignet.config import DnsConfig
 from zignet.system.names import (
     Applied,
     DamagedJournalError,
     Mode,
     NamesError,
+    Server,
     Wanted,
     drift,
     integrate,
     restore,
+    routing_domains,
 )
 
-__all__ = ["Lead"]
+__all__ = ["Lead", "wanted"]
 
 log = logging.getLogger("zignet.dns")
+
+
+def wanted(settings: DnsConfig, own: Iterable[str], link: str, index: int, patterns: Iterable[str]) -> Wanted:
+    """What a configuration asks of the system. `own`: the node's addresses on `link`, which answer at port 53."""
+    servers = (
+        *(Server(ip_address(host)) for host in own),
+        *(Server(ip_address(one.host), one.port) for one in settings.listen),
+    )
+    return Wanted(link, index, servers, routing_domains(filter(_is_domain, patterns)), Mode(settings.mode))
+
+
+def _is_domain(pattern: str) -> bool:
+    """A rule may be about names that no resolver's configuration can hold."""
+    try:
+        routing_domains((pattern,))
+    except ValueError:
+        return False
+    return True
 
 
 class Lead:

@@ -25,7 +25,7 @@ from zignet.dns.choice import FakeChooser, Which
 from zignet.dns.directory import NodeDirectory
 from zignet.dns.exchange import Exchange
 from zignet.dns.fakes import Fakes
-from zignet.dns.lead import Lead
+from zignet.dns.lead import Lead, wanted
 from zignet.dns.resolver import Resolver
 from zignet.dns.server import Server
 from zignet.dns.store import FakeStore
@@ -34,8 +34,7 @@ from zignet.dns.wire import AAAA, ANY, HTTPS, SVCB, A
 from zignet.dns.zone import Zone
 from zignet.exits import AnyExit
 from zignet.routing import Rules
-from zignet.system.names import Applied, Mode, Wanted, routing_domains
-from zignet.system.names import Server as Server53
+from zignet.system.names import Applied
 
 if TYPE_CHECKING:
     from zignet.peers import Hub
@@ -113,12 +112,7 @@ class Names:
     def lead_here(self, link: str, index: int) -> None:
         """Have the system's names that are ours come here, as `dns.mode` says. `link`: the TUN."""
         self._link = (link, index)
-        if self._settings.mode == "off" and self.lead.wanted is None:
-            return
-        ports = [Server53(ip_address(host)) for host in self._own]
-        servers = tuple(Server53(ip_address(one.host), one.port) for one in self._settings.listen)
-        domains = routing_domains(self._which_now.domains())
-        self.lead.want(Wanted(link, index, (*ports, *servers), domains, Mode(self._settings.mode)))
+        self.lead.want(wanted(self._settings, self._own, link, index, self._which_now.domains()))
 
     def _led(self, applied: Applied) -> None:
         self.upstreams.stand_in(applied.upstreams, applied.upstream_file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from zignet.config import Config
-from zignet.system import live, peers, privileges, surroundings, upstreams
+from zignet.system import live, peers, privileges, resolution, surroundings, upstreams
 from zignet.system.check import Check, State, fail
 
 __all__ = ["Check", "State", "run"]
@@ -54,4 +54,5 @@ def _process(config: Config) -> Examinations:
         ("other instance", lambda: privileges.instance(config)),
         ("exits", lambda: upstreams.checks(config)),
         ("peers", lambda: peers.checks(config)),
+        ("names", lambda: resolution.checks(config)),
     )

@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zignet.system.check import Check, fail, ok, warn
+from zignet.config import Config
+from zignet.system.check import Check, State, fail, ok, warn
 from zignet.system.names import Mode, NamesError, Wanted, drift, foresee, leftover
+from zignet.system.privileges import instance
 
-__all__ = ["check"]
+__all__ = ["check", "checks"]
+
+
+def checks(config: Config) -> list[Check]:
+    """Nothing where names are not led anywhere."""
+    if config.dns is None or config.dns.mode == "off":
+        return []
+    from zignet.dns.lead import wanted
+
+    own = (str(config.tun.address),)
+    asked = wanted(config.dns, own, config.tun.name, 1, ("zignet", *config.dns.fake))
+    return [check(asked, config.state_dir, instance(config).state is State.WARN)]
 
 
 def check(wanted: Wanted, state_dir: Path, running: bool) -> Check:
