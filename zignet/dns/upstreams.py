@@ -115,7 +115,7 @@ class Upstreams:
                 else listed
             )
         others = [host for host in listed if host not in self._own] or [
-            host for host in self._behind if host not in STUBS
+            host for host in self._behind if host not in STUBS and host not in self._own
         ]
         found = tuple((host, PORT) for host in others)[:MOST_SERVERS]
         if found and found != self._found:

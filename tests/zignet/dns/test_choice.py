@@ -139,3 +139,35 @@ def test_using_a_mapping_proves_it(fakes):
     number = fakes.number_of("www.example")
     choose(chooser, fakes.address6(number))
     assert fakes._proven[number]
+
+
+@pytest.mark.parametrize(
+    ("lines", "fake", "domains"),
+    [
+        ((), (), {"zignet"}),
+        (
+            ("*.video.example -> tokyo", "DOMAIN,one.example,tokyo"),
+            (),
+            {"zignet", "video.example", "one.example"},
+        ),
+        (
+            ("*.video.example -> direct", "DOMAIN,one.example,block"),
+            ("*.more.example",),
+            {"zignet", "more.example"},
+        ),
+        (("MATCH,tokyo", "DOMAIN,never.example,tokyo"), (), {"zignet"}),
+        (("IP-CIDR,203.0.113.0/24,tokyo", "DST-PORT,443,tokyo"), (), {"zignet"}),
+        (("DOMAIN-KEYWORD,video,tokyo",), (), {"."}),
+        (("DOMAIN-REGEX,^video,tokyo",), (), {"."}),
+        (("DOMAIN-KEYWORD,video,block",), (), {"zignet"}),
+        (tuple(f"DOMAIN,n{number}.example,tokyo" for number in range(2_000)), (), {"."}),
+    ],
+)
+def test_which_domains_the_system_must_lead_here(lines, fake, domains):
+    assert set(which(*lines, fake=fake).domains()) == domains
+
+
+def test_why_a_name_is_fake():
+    found = which("*.video.example -> tokyo", fake=("a.example",))
+    assert found.reason("www.video.example") == "rule *.video.example -> tokyo"
+    assert found.reason("a.example") == "dns.fake lists it"

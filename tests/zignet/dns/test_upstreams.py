@@ -106,3 +106,26 @@ def test_what_is_given_holds(files):
     assert files.upstreams.servers(9.0) == (("192.0.2.9", 5300),)
     files.upstreams.use([])
     assert files.servers() == ["192.0.2.1"]
+
+
+def test_when_the_file_leads_to_us_those_that_were_there_before_are_asked(tmp_path):
+    """As after a start: the file was read before, or only names us already."""
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 100.64.0.1\n")
+    upstreams = Upstreams(own=["100.64.0.1"], resolv_conf=path, resolved=tmp_path / "none")
+    assert upstreams.servers(0.0) == ()
+    upstreams.stand_in(["192.0.2.53", "127.0.0.53", "100.64.0.1"])
+    assert upstreams.servers(0.1) == (("192.0.2.53", 53),)
+    path.write_text("nameserver 192.0.2.99\n")  # somebody has changed it
+    assert upstreams.servers(2.0) == (("192.0.2.99", 53),)
+
+
+def test_a_file_that_somebody_keeps_up_to_date(tmp_path):
+    path, live = tmp_path / "resolv.conf", tmp_path / "live"
+    path.write_text("nameserver 100.64.0.1\n")
+    live.write_text("nameserver 192.0.2.1\n")
+    upstreams = Upstreams(own=["100.64.0.1"], resolv_conf=path, resolved=tmp_path / "none")
+    upstreams.stand_in([], str(live))
+    assert upstreams.servers(0.0) == (("192.0.2.1", 53),)
+    live.write_text("nameserver 192.0.2.2\n")
+    assert upstreams.servers(2.0) == (("192.0.2.2", 53),)
