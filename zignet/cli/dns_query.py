@@ -193,29 +193,45 @@ def _family(server: tuple[str, int]) -> socket.AddressFamily:
 def _over_udp(packet: bytes, server: tuple[str, int]) -> bytes:
     """Connected, so that only the server's datagrams come. Raises OSError."""
     with socket.socket(_family(server), socket.SOCK_DGRAM) as sock:
-        sock.settimeout(_PATIENCE_S / _TRIES)
         sock.connect(server)
-        for last in (*(False,) * (_TRIES - 1), True):
+        for _ in range(_TRIES):
+            end = time.monotonic() + _PATIENCE_S / _TRIES
             sock.send(packet)
-            try:
-                while len(answer := sock.recv(_MOST)) < 12 or answer[:2] != packet[:2]:
-                    pass  # an answer to something else
-            except TimeoutError:
-                if last:
-                    raise
-                continue
-            return answer
+            with suppress(TimeoutError):
+                while True:
+                    answer = _receive(sock, _MOST, end)
+                    if len(answer) >= 12 and answer[:2] == packet[:2]:  # else one to something else
+                        return answer
     raise TimeoutError
 
 
 def _over_tcp(packet: bytes, server: tuple[str, int]) -> bytes:
     """Raises OSError."""
-    with socket.create_connection(server, _PATIENCE_S) as sock, sock.makefile("rb") as stream:
+    end = time.monotonic() + _PATIENCE_S
+    with socket.create_connection(server, _PATIENCE_S) as sock:
         sock.sendall(len(packet).to_bytes(2) + packet)
-        length = int.from_bytes(stream.read(2))
-        if length < 12 or len(answer := stream.read(length)) < length:
+        length = int.from_bytes(_exactly(sock, 2, end))
+        if length < 12:
+            raise ConnectionError("the answer is shorter than a header")
+        return _exactly(sock, length, end)
+
+
+def _exactly(sock: socket.socket, size: int, end: float) -> bytes:
+    data = b""
+    while len(data) < size:
+        if not (more := _receive(sock, size - len(data), end)):
             raise ConnectionError("the connection ended before the answer was whole")
-    return answer
+        data += more
+    return data
+
+
+def _receive(sock: socket.socket, most: int, end: float) -> bytes:
+    """What comes before `end` (monotonic seconds), however slowly. Raises TimeoutError."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    sock.settimeout(left)
+    return sock.recv(most)
 
 
 def _read(answer: bytes, number: int, query: Query) -> tuple[str, tuple[Record, ...]]:

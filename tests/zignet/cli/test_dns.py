@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import functools
 import json
 import os
 import socket
@@ -17,6 +19,7 @@ import pytest
 from dnslib import RCODE, RR
 from dnslib.server import BaseResolver, DNSHandler, DNSLogger, DNSServer
 
+from zignet.cli import dns_query
 from zignet.cli.dns import put_back
 from zignet.cli.dns_query import Query, parse
 from zignet.cli.errors import ExitCode, Fault
@@ -368,3 +371,34 @@ class TestCompletion:
         assert self.complete(tmp_path, "zignet dns re") == ["restore"]
         assert self.complete(tmp_path, "zignet dns query ad") == ["admin.zignet"]
         assert self.complete(tmp_path, "zignet dns query x.example AA") == ["AAAA"]
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_a_server_that_keeps_on_talking_is_left(tcp: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Junk, or one byte at a time, forever: the patience is for all of it."""
+    monkeypatch.setattr(dns_query, "_PATIENCE_S", 0.4)
+    stopped = threading.Event()
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", 0))
+    if tcp:
+        sock.listen()
+
+    def talk() -> None:
+        if tcp:
+            end, _ = sock.accept()
+            send = end.send
+        else:
+            _, peer = sock.recvfrom(512)
+            send = functools.partial(lambda where, data: sock.sendto(data, where), peer)
+        with contextlib.suppress(OSError):
+            while not stopped.wait(0.02):
+                send(b"\x7f")
+
+    thread = threading.Thread(target=talk, daemon=True)
+    thread.start()
+    (query,) = dns_query.parse("www.video.example", "A")
+    with pytest.raises(Fault, match="did not answer"):
+        dns_query.ask(query, sock.getsockname(), tcp)
+    stopped.set()
+    thread.join()
+    sock.close()
