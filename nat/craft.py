@@ -47,6 +47,7 @@ ICMP6_MOST = 1280  # the same: RFC 4443 §2.4 (c)
 __all__ = [
     "UdpTemplate",
     "Unreachable",
+    "code_of",
     "echo",
     "echo_reply",
     "icmp_error",
@@ -198,6 +199,12 @@ def unreachable(packet: Packet, code: Unreachable, from_address: bytes | None = 
     return icmp_error(
         kind.value, number, mtu if too_big else 0, from_address or target, source, quoted=packet.whole()
     )
+
+
+def code_of(code: Unreachable, size: int) -> tuple[int, int]:
+    """ICMP type and code between addresses of `size` bytes."""
+    kind, number = (_UNREACHABLE4 if size == 4 else _UNREACHABLE6)[code]
+    return kind.value, number
 
 
 def icmp_error(kind: int, code: int, rest: int, source: bytes, target: bytes, *, quoted: bytes) -> bytes:

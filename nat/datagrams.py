@@ -55,6 +55,9 @@ class Datagrams:
         payload = packet.payload()
         segment = self._gateway.segment_size()
         flow = self._udp.flows.get(key)
+        if flow is not None and flow.source is not source:
+            self._gateway.dropped["udp: another source's flow"] += 1
+            return
         if flow is None:
             opened = self._udp.open(
                 source,
@@ -139,6 +142,9 @@ class Datagrams:
     # --- decided
 
     def _choose(self, flow: UdpFlow, name: str | None) -> Route | None:
+        route = flow.source.chosen(flow)
+        if route is not None:
+            return route
         return self.chooser.choose(
             17, flow.source_address, flow.source_port, flow.target, flow.target_port, name
         )

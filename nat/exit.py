@@ -27,6 +27,7 @@ __all__ = [
     "Refusal",
     "Resolver",
     "Route",
+    "StandIn",
     "Step",
     "Target",
     "UdpDirect",
@@ -115,6 +116,9 @@ class DialName:
     may_dial: MayDial | None = None  # asked about every address; none left: PROHIBITED
 
 
+StandIn = Callable[[Target], bytes | Refusal]
+
+
 @dataclass(frozen=True, slots=True)
 class UdpDirect:
     """Datagrams leave from a socket of our own, one for each source address and port (RFC 4787).
@@ -124,6 +128,10 @@ class UdpDirect:
 
     device: str = ""
     may_dial: MayDial | None = None  # asked about the target, and about every address of a name
+    ports: frozenset[int] = frozenset()  # of targets; empty: all
+    stand_in: StandIn | None = (
+        None  # where the datagrams of a flow are sent instead, and its answers come from
+    )
 
 
 class Lookup(Protocol):

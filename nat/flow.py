@@ -31,6 +31,10 @@ class State(IntEnum):
 class Source(Protocol):
     """Where a flow's packets come from and its answers go: the local TUN, or a peer."""
 
+    def chosen(self, flow: Flow) -> Route | None:
+        """Where its new flow goes; None: the rules decide."""
+        ...
+
     def deliver(self, start: int, length: int) -> None:
         """Send the packet that lies in the gateway's buffer at `start` to the flow's application."""
         ...

@@ -25,6 +25,7 @@ from nat.loop import ERROR
 from nat.packet import Packet
 
 if cython.compiled:
+    from cython.cimports.cpython.bytearray import PyByteArray_AS_STRING
     from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
     from cython.cimports.libc.errno import errno as c_errno
     from cython.cimports.libc.string import memcpy
@@ -113,9 +114,14 @@ class Gateway:
     alias_mask4: cython.uint
     near6: cython.ulonglong  # the upper half of the peers' IPv6 addresses
     mask6: cython.ulonglong
+    fake4: cython.uint  # the addresses that stand for names
+    fake_mask4: cython.uint
+    fake6: cython.ulonglong
+    fake_mask6: cython.ulonglong
     gone: Any = cython.declare(object, visibility="public")
     dropped: Any = cython.declare(object, visibility="readonly")
     packets_in = cython.declare(cython.ulonglong, visibility="readonly")
+    guest_packets = cython.declare(cython.ulonglong, visibility="readonly")
     packets_out = cython.declare(cython.ulonglong, visibility="readonly")
     bytes_in = cython.declare(cython.ulonglong, visibility="readonly")
     turn: cython.ulonglong  # of the last event
@@ -138,7 +144,10 @@ class Gateway:
         self.peers = None
         self.near4 = self.mask4 = self.alias4 = self.alias_mask4 = 0
         self.near6 = self.mask6 = 0
+        self.fake4 = self.fake_mask4 = 0
+        self.fake6 = self.fake_mask6 = 0
         self.packets_in = 0
+        self.guest_packets = 0
         self.packets_out = 0
         self.bytes_in = 0
         self.turn = 0
@@ -214,7 +223,7 @@ class Gateway:
             l4 = at
         if protocol == TCP and l4 + 20 <= n:
             rewrite = self.rewrites.get(self.key(at + 12, 12) if first == 0x45 else self.key(at + 8, 36))
-            if rewrite is not None:
+            if rewrite is not None and (rewrite.local or not rewrite.outward):  # else: only its guest may
                 flags: cython.uint = self.view[l4 + 13]
                 if not (flags & SYN and rewrite.outward):
                     if rewrite.watched:
@@ -229,7 +238,7 @@ class Gateway:
                     return
         elif protocol == UDP and self.udp is not None and self.udp.datagram(at, length):
             return
-        if self.peers is not None and self.is_near(at, length):
+        if self.peers is not None and (self.is_near(at, length) or self.is_fake(at, length)):
             self.peers.outward(at, length)
         else:
             self.slow(at, length)
@@ -245,6 +254,35 @@ class Gateway:
         self.near4, self.mask4 = int(block4.network_address), int(block4.netmask)
         self.alias4, self.alias_mask4 = int(aliases4.network_address), int(aliases4.netmask)
         self.near6, self.mask6 = int(block6.network_address) >> 64, int(block6.netmask) >> 64
+
+    def lead_names_to_peers(self, block4: IPv4Network, block6: IPv6Network) -> None:
+        """So do packets for addresses that stand for names; what is not for a peer's exit comes back by `slow`."""
+        self.fake4, self.fake_mask4 = int(block4.network_address), int(block4.netmask)
+        self.fake6, self.fake_mask6 = int(block6.network_address) >> 64, int(block6.netmask) >> 64
+
+    def is_name(self, at: int, length: int) -> bool:
+        """Whether the packet at `at` is for an address that may stand for a name."""
+        return self.is_fake(at, length)
+
+    @cython.cfunc
+    @cython.inline
+    def is_fake(self, at: cython.Py_ssize_t, length: cython.Py_ssize_t) -> cython.bint:
+        """Whether the target may be an address that stands for a name."""
+        view = self.view
+        k: cython.Py_ssize_t
+        if view[at] >> 4 == 4:
+            if length < 20 or not self.fake_mask4:
+                return False
+            target: cython.uint = 0
+            for k in range(at + 16, at + 20):
+                target = (target << 8) | view[k]
+            return target & self.fake_mask4 == self.fake4
+        if length < 40 or not self.fake_mask6:
+            return False
+        upper: cython.ulonglong = 0
+        for k in range(at + 24, at + 32):
+            upper = (upper << 8) | view[k]
+        return upper & self.fake_mask6 == self.fake6
 
     @cython.cfunc
     @cython.inline
@@ -273,6 +311,40 @@ class Gateway:
         if cython.compiled:
             return PyBytes_FromStringAndSize(cython.cast(cython.p_char, cython.address(self.view[at])), size)
         return bytes(self.memory[at : at + size])
+
+    def guest(self, buffer: bytearray, start: cython.Py_ssize_t, n: cython.Py_ssize_t, source: Any) -> None:
+        """`n` bytes of `buffer`, a virtio_net_hdr and a plain TCP or UDP packet, from a source that is not this host.
+
+        The NAT carries it, or `source.first(at, length)` looks at it in this buffer; it never goes out as it is.
+        """
+        if start < 0 or n > len(self.raw) - HEADROOM or start + n > len(buffer):
+            raise ValueError("a packet outside of its buffer")
+        if cython.compiled:
+            memcpy(cython.address(self.view[0]), PyByteArray_AS_STRING(buffer) + start, n)
+        else:
+            self.memory[:n] = memoryview(buffer)[start : start + n]
+        at: cython.Py_ssize_t = self.header
+        length: cython.Py_ssize_t = n - at
+        v6: cython.bint = self.view[at] >> 4 == 6
+        l4: cython.Py_ssize_t = at + (40 if v6 else 20)
+        self.guest_packets += 1
+        if l4 + 8 > n:
+            return
+        if self.view[at + (6 if v6 else 9)] == TCP:
+            rewrite: Rewrite | None = self.rewrites.get(self.key(at + 8, 36) if v6 else self.key(at + 12, 12))
+            if rewrite is not None and rewrite.outward and rewrite.flow.source is source and l4 + 20 <= n:
+                flags: cython.uint = self.view[l4 + 13]
+                if not flags & SYN:
+                    if rewrite.watched:
+                        rewrite.flow.touched = self.loop.now
+                    self.translate(rewrite, at, l4)
+                    self.put(n)
+                    if flags & (FIN | RST):
+                        self.table.closing_flags(rewrite.flow, True, flags)
+                    return
+        elif self.udp is not None and self.udp.datagram(at, length, source):
+            return
+        source.first(at, length)
 
     # --- 3. rewrite in place
 
@@ -366,6 +438,9 @@ class Gateway:
             rewrite = self.rewrites.get(packet.key())
             if rewrite is not None:
                 self.pass_on(rewrite, packet.start, packet.length, packet.l4)
+
+    def chosen(self, flow: Any) -> None:
+        """As a source: the rules decide."""
 
     def deliver(self, start: int, length: int) -> None:
         """As a source: the packet in the buffer goes to an application of this host."""

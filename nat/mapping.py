@@ -13,11 +13,11 @@ from typing import Any
 
 from nat.craft import UdpTemplate, icmp_error
 from nat.dial import Attempt, Dialler
-from nat.exit import Associate, MayDial, Reason, Refusal, UdpDirect
+from nat.exit import Associate, MayDial, Reason, Refusal, StandIn, UdpDirect
 from nat.loop import READ, Handler, Loop
 from nat.naming import Naming, has_way
-from nat.race import Race
-from nat.sockets import AF_INET, Underlay, family_of, sockaddr
+from nat.race import Race, permitted
+from nat.sockets import AF_INET, Underlay, family_of, literal, sockaddr
 from nat.udp import MAX_DATAGRAM, ROOM, Udp, UdpFlow
 
 __all__ = ["Mapping", "Mappings"]
@@ -370,6 +370,10 @@ class Mappings:
             if isinstance(plan, Refusal):
                 return plan
             if isinstance(plan, UdpDirect):
+                if plan.ports and flow.target_port not in plan.ports:
+                    return Refusal(Reason.PROHIBITED, f"port {flow.target_port} is not offered")
+                if plan.stand_in is not None:
+                    return self._stand_in(flow, plan, plan.stand_in)
                 if name:
                     return self._resolve(flow, plan)
                 if plan.may_dial is not None and not plan.may_dial(flow.target):
@@ -380,7 +384,18 @@ class Mappings:
         mapping.add(flow)
         return None
 
+    def _stand_in(self, flow: UdpFlow, plan: UdpDirect, stand_in: StandIn) -> Refusal | None:
+        """The flow's datagrams go to another address, and its answers come from there."""
+        assert flow.route is not None
+        address = stand_in(flow.route.target(flow.target, flow.target_port, flow.name or ""))
+        return address if isinstance(address, Refusal) else self.named(flow, plan, [address])
+
     def _resolve(self, flow: UdpFlow, plan: UdpDirect) -> Refusal | None:
+        assert flow.route is not None
+        address = literal(flow.route.name)
+        if address is not None:
+            allowed = permitted(flow.route.name, [address], plan.may_dial)
+            return allowed if isinstance(allowed, Refusal) else self.named(flow, plan, allowed)
         if self.dialler.resolver is None:
             return Refusal(Reason.FAILED, "names are not resolved on this host")
         flow.mapping = naming = Naming(self, flow, plan)

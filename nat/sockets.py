@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from socket import SocketType
 
-__all__ = ["Underlay", "family_of", "sockaddr", "text_of"]
+__all__ = ["Underlay", "family_of", "literal", "sockaddr", "text_of"]
 
 STREAM = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 DATAGRAM = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
@@ -28,6 +28,14 @@ def family_of(address: bytes) -> int:
 def text_of(address: bytes) -> str:
     """An address as people write it."""
     return socket.inet_ntop(family_of(address), address)
+
+
+def literal(name: str) -> bytes | None:
+    """The 4 or 16 bytes of an address in its usual notation; None for a name."""
+    try:
+        return socket.inet_pton(AF_INET6 if ":" in name else AF_INET, name)
+    except (OSError, ValueError):
+        return None
 
 
 def sockaddr(address: bytes, port: int) -> tuple[str, int]:
@@ -60,6 +68,17 @@ class Underlay:
     def udp(self, family: int, device: str = "") -> SocketType:
         """A datagram socket."""
         return self._made(family, DATAGRAM, 0, device)
+
+    def is_own(self, address: bytes) -> bool:
+        """Whether an address of 4 or 16 bytes is this host's: a socket can be bound to it."""
+        sock = SocketType(family_of(address), DATAGRAM)
+        try:
+            sock.bind((text_of(address), 0))
+        except OSError:
+            return False
+        finally:
+            sock.close()
+        return True
 
     def icmp(self, family: int, device: str = "") -> SocketType:
         """A raw ICMP (or ICMPv6) socket."""

@@ -71,8 +71,11 @@ class Tcp:
     def segment(self, packet: Packet, source: Source) -> None:
         """A TCP packet from `source` that the gateway did not know, or the SYN of a flow that it knows."""
         key = packet.key()
+        rewrite = self.gateway.rewrites.get(key)
+        if rewrite is not None and rewrite is rewrite.flow.forth and rewrite.flow.source is not source:
+            self.gateway.dropped["tcp: another source's flow"] += 1
+            return
         if packet.tcp_flags & (SYN | ACK | RST) != SYN:
-            rewrite = self.gateway.rewrites.get(key)
             if rewrite is None:
                 self._stray(packet, source)
             else:  # IP options or extension headers kept it off the quick path
@@ -138,7 +141,10 @@ class Tcp:
         self._leave(flow, route.target(flow.target, flow.target_port, ""))
 
     def choose(self, flow: TcpFlow, name: str | None) -> Route | None:
-        """Ask the rules."""
+        """Ask the rules; or the source, if it is not this host."""
+        route = flow.source.chosen(flow)
+        if route is not None:
+            return route
         return self.chooser.choose(
             6, flow.source_address, flow.source_port, flow.target, flow.target_port, name
         )
@@ -274,6 +280,16 @@ class Tcp:
             self.reset(sock)
         self._over(flow)
         self.table.close(flow, self.loop.now)
+
+    def end(self, flow: TcpFlow, why: str) -> None:
+        """End a flow whose source has gone, whatever its state: nobody there is told."""
+        if flow.relay is not None:
+            flow.relay.fail(why)  # an arrival has it, too
+        elif flow.state <= State.HALF_OPEN:
+            flow.error = why
+            self._evicted(flow)
+        if flow.source is not None:
+            self.table.remove(flow)
 
     def _idle(self, relay: Relay) -> None:
         relay.fail(f"idle for {self.settings.tcp_idle_s:g} s")

@@ -120,8 +120,11 @@ class Udp:
 
     # --- outward
 
-    def datagram(self, at: cython.Py_ssize_t, length: cython.Py_ssize_t) -> bool:
-        """The gateway's buffer holds a UDP packet without options or fragments: send it on, if its flow is known."""
+    def datagram(self, at: cython.Py_ssize_t, length: cython.Py_ssize_t, source: Any = None) -> bool:
+        """The gateway's buffer holds a UDP packet without options or fragments: send it on, if its flow is known.
+
+        `source`: whose it is, if it did not come from this host.
+        """
         view = self.view
         start: cython.Py_ssize_t
         size: cython.Py_ssize_t
@@ -135,7 +138,7 @@ class Udp:
         else:
             key = bytes(self.memory[start : start + size])
         flow = self.flows.get(key)
-        if flow is None:
+        if flow is None or flow.source is not (self.gateway if source is None else source):
             return False
         payload: cython.Py_ssize_t = start + size + 4
         end: cython.Py_ssize_t = payload - 8 + ((view[payload - 4] << 8) | view[payload - 3])

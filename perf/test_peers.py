@@ -99,7 +99,7 @@ class Way:
         link = self.link(suite)
         self.sender = Sender(self.loop, self.raw, HEADER, self.wire, OWN4, OWN6)
         self.sender.peers = {PEER4: link.peer}
-        self.receiver = Receiver(self.loop, self.wire, Tun(), {7: link.tunnel.sending.opening}, OWN4, OWN6)
+        self.receiver = Receiver(self.loop, self.wire, Tun(), {7: link.tunnel.sending.opening})
 
     def link(self, suite: Suite) -> Any:
         """Of a peer with one session, whose keys are the same in both directions."""

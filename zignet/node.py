@@ -292,9 +292,11 @@ class Node:
             peers=config.peers,
             inbound=config.inbound,
             dns=config.dns,
+            exit=config.exit,
         )
         if self.hub is not None:
             self.hub.configure(config.peers, config.inbound)
+            offer_exit(self, self.hub, config)
         elif config.listening:
             log.warning("peers are configured now: this needs a restart")
         if self.names is not None:
@@ -410,6 +412,7 @@ def build_hub(node: Node, secret: SecretKey, underlay: Udp) -> Hub:
         partial(Store, state, tun.range, tun.aliases, note=log.warning),
     )
     hub.configure(config.peers, config.inbound)
+    offer_exit(node, hub, config)
     node.engine.gateway.lead_to_peers(hub.sender, tun.range, tun.aliases, lower_half(tun.range6))
     return hub
 
@@ -442,6 +445,28 @@ def build_names(node: Node) -> Names | None:
     names.attach(node.engine, node.hub, node.rules, node.exits)
     node.engine.choose_with(names.chooser(node.rules, node.exits))
     return names
+
+
+def offer_exit(node: Node, hub: Hub, config: Config) -> None:
+    """What peers may have this host dial; also at a reload."""
+    from zignet.config.offer import offered_to
+    from zignet.exits.guests import GuestExit
+
+    keys = offered_to(config.exit, config.peers)
+    if keys is not None and not keys:
+        hub.offer_exit(None, lambda key: False)
+        return
+    offer, tun = config.exit, node.config.tun
+    own = tun.range, tun.range6
+    exit_ = GuestExit(
+        private=offer.private,
+        ports=frozenset(offer.ports),
+        carries_tcp=offer.tcp,
+        carries_udp=offer.udp,
+        own=own,
+        mine=Underlay().is_own,
+    )
+    hub.offer_exit(exit_, lambda key: keys is None or key in keys)
 
 
 def lower_half(network: IPv6Network) -> IPv6Network:

@@ -319,6 +319,7 @@ class Peer:
     def __init__(self, gateway):
         self.gateway = gateway
         self.delivered = []
+        self.strange = []
 
     def deliver(self, start, length):
         self.delivered.append(bytes(self.gateway.raw[start : start + length]))
@@ -327,6 +328,9 @@ class Peer:
         raise AssertionError
 
     write = send
+
+    def first(self, at, length):
+        self.strange.append(bytes(self.gateway.raw[at : at + length]))
 
 
 @families
@@ -343,8 +347,21 @@ def test_answers_go_where_the_flow_came_from(family):
         assert peer.delivered == [
             like(bytes(answer), src=packet.dst, dst=packet.src, sport=443, dport=40_000)
         ]
-        (out,) = lab.give(FAMILIES[family]() / TCP(sport=40_000, dport=443, flags="A"))
+        # What this host sends with the same addresses is not of this flow; nor is another source's.
+        ack = bytes(FAMILIES[family]() / TCP(sport=40_000, dport=443, flags="A"))
+        assert lab.give(ack) == []
+        other = Peer(lab.engine.gateway)
+        for source in (other, peer):
+            lab.engine.gateway.guest(bytearray(b"before" + ack), 6, len(ack), source)
+        assert (other.strange, peer.strange) == ([ack], [])
+        (out,) = lab.written()
         assert out.packet.dst == host
+        # A SYN is looked at, and so is what the packet path does not read.
+        for strange in (bytes(packet), ack[:30] if family == "v4" else ack[:50]):
+            lab.engine.gateway.guest(bytearray(strange), 0, len(strange), peer)
+        assert peer.strange[0] == bytes(packet)
+        with pytest.raises(ValueError, match="buffer"):
+            lab.engine.gateway.guest(bytearray(ack), 1, len(ack), peer)
         # A reset ends the half-open flow; it is passed on first.
         lab.give(packet.__class__(src=host, dst=alias) / TCP(sport=port, dport=40_000, flags="R"))
         assert len(peer.delivered) == 2

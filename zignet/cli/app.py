@@ -137,7 +137,8 @@ def _while_typing(context: typer.Context) -> Config | None:
 def _exit_names(context: typer.Context, incomplete: str) -> list[str]:
     """Completion: the exits of the configuration in use."""
     config = _while_typing(context)
-    names = ("direct", "block", *config.exits) if config is not None else ()
+    peers = (peer.name for peer in config.peers) if config is not None else ()
+    names = ("direct", "block", *config.exits, *peers) if config is not None else ()
     return [name for name in names if name.startswith(incomplete)]
 
 

@@ -241,6 +241,9 @@ def _frame(frame: Facts) -> str:
 
 def _header(frame: Facts) -> str:
     traffic = f", class {frame['traffic_class']:#04x}" if frame["traffic_class"] else ""
+    if "exit" in frame:
+        named = f" = {frame['destination_name']}" if "destination_name" in frame else ""
+        traffic += f", exit {frame['exit']}, destination {frame['destination']}{named}"
     return f"v{frame['version']}{', partial' if frame['partial'] else ''}, hops {frame['hop_limit']}{traffic}"
 
 

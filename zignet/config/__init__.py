@@ -13,6 +13,7 @@ The file's keys are the fields of the dataclasses in `model`, each with the read
       - {name: peer_us, key: ..., endpoint: "203.0.113.9:51830", psk_file: ./us.psk, keepalive: 25}
       - file: ./peers.txt
     inbound: {default_action: deny, allow: [...], deny: []}
+    exit:    {allow: [peer_us], ports: [80, 443], private: false, tcp: true, udp: true}
     cipher: auto
     tun:    {name: zig0, mtu: 1500, range: 100.64.0.0/10, listener: loopback, offload: auto}
     proxy:  {mode: global, bypass: [192.168.0.0/16]}
@@ -41,6 +42,7 @@ from zignet.config.model import (
     InboundConfig,
     LimitsConfig,
     Listen,
+    OfferConfig,
     PeerConfig,
     ProxyConfig,
     SniffConfig,
@@ -60,6 +62,7 @@ __all__ = [
     "InboundConfig",
     "LimitsConfig",
     "Listen",
+    "OfferConfig",
     "PeerConfig",
     "Problem",
     "ProxyConfig",

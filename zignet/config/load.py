@@ -19,11 +19,13 @@ from zignet.config.model import (
     ExitConfig,
     InboundConfig,
     LimitsConfig,
+    OfferConfig,
     ProxyConfig,
     SniffConfig,
     TimeoutsConfig,
     TunConfig,
 )
+from zignet.config.offer import check_offer
 from zignet.config.peers import Roll, in_own_range
 from zignet.config.problem import ConfigError, Problem
 from zignet.config.reader import Reader, Reading, entries, one, path, read_fields, read_section
@@ -79,6 +81,7 @@ def parse_config(text: str, file: Path | str = "zignet.yaml") -> Config:
             "routes": _routes,
             "peers": roll.read,
             "inbound": _section(InboundConfig),
+            "exit": _section(OfferConfig),
         },
     )
     _check_together(config, root, reading)
@@ -220,7 +223,8 @@ def _rules_of_file(node: Node, key: str, reading: Reading) -> Iterator[tuple[str
 
 
 def _check_together(config: Config, root: Node, reading: Reading) -> None:
-    for error in islice(check_lines(config.routes, config.exits), _MOST_RULE_ERRORS):
+    exits = {*config.exits, *(peer.name for peer in config.peers)} if config.routes else set(config.exits)
+    for error in islice(check_lines(config.routes, exits), _MOST_RULE_ERRORS):
         file, _, number = error.where.rpartition(":")
         key = "routes" if file == reading.file else ""
         reading.problems.append(Problem(file, int(number), key, error.message))
@@ -237,6 +241,7 @@ def _check_together(config: Config, root: Node, reading: Reading) -> None:
             "listen",
             "one socket serves all peers, so one address is all there can be; udp://[::]:51830 is IPv4 and IPv6",
         )
+    check_offer(config.exit, config.peers, _line_of(root, "exit", "allow"), reading)
     for key in sorted(str(key) for key in config.inbound.allow & config.inbound.deny):
         reading.complain(_line_of(root, "inbound", "deny"), "inbound.deny", f"{key} is in inbound.allow, too")
     for name, settings in config.exits.items():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zignet.config import values
+from zignet.config.offer import OfferConfig
 from zignet.config.reader import key_of, keys, many, one, path, psk_file, setting
 from zignet.identity import PublicKey
 from zignet.routing import Lines
@@ -26,6 +27,7 @@ __all__ = [
     "InboundConfig",
     "LimitsConfig",
     "Listen",
+    "OfferConfig",
     "PeerConfig",
     "ProxyConfig",
     "SniffConfig",
@@ -207,6 +209,7 @@ class Config:
     listen: tuple[Listen, ...] = setting((), many(Listen.parse))  # (): `listening` says
     peers: tuple[PeerConfig, ...] = ()
     inbound: InboundConfig = field(default_factory=InboundConfig)
+    exit: OfferConfig = field(default_factory=OfferConfig)  # what peers may have this host dial
     tun: TunConfig = field(default_factory=TunConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     exits: Mapping[str, ExitConfig] = field(default_factory=dict)  # besides `direct` and `block`

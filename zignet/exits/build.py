@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,16 +11,18 @@ from typing import TYPE_CHECKING
 from zignet.exits.block import Block
 from zignet.exits.direct import Direct
 from zignet.exits.http import Http
+from zignet.exits.peer import PeerExit
 from zignet.exits.socks5 import Socks5
 
 if TYPE_CHECKING:
-    from zignet.config import Config, ExitConfig
+    from zignet.config import Config, ExitConfig, PeerConfig
 
 __all__ = ["BUILT_IN", "AnyExit", "ExitSetupError", "build_exits"]
 
-AnyExit = Direct | Block | Socks5 | Http
+AnyExit = Direct | Block | Socks5 | Http | PeerExit
 
 BUILT_IN: Mapping[str, AnyExit] = {"direct": Direct(), "block": Block()}
+_WORDS = re.compile(r"\s*(?:,|->|→)\s*|^\s+|\s+$")
 PASSWORD_LIMIT = 1024  # bytes of a password file
 
 
@@ -28,7 +31,7 @@ class ExitSetupError(Exception):
 
 
 def build_exits(config: Config) -> dict[str, AnyExit]:
-    """Every exit of the configuration by name; `direct` and `block` are always there.
+    """Every exit of the configuration by name, peers that a rule names included; `direct` and `block` always.
 
     Blocks while a proxy's host name is resolved, so call it before the packet loop runs, or beside it.
     Raises `ExitSetupError`.
@@ -36,7 +39,18 @@ def build_exits(config: Config) -> dict[str, AnyExit]:
     exits = dict(BUILT_IN)
     for name, settings in config.exits.items():
         exits[name] = _build(name, settings)
+    for peer in peers_in_rules(config):
+        exits[peer.name] = PeerExit(peer.name, peer.key)
     return exits
+
+
+def peers_in_rules(config: Config) -> list[PeerConfig]:
+    """The peers that some rule line names: of 100,000 few are exits."""
+    if not config.peers or not config.routes:
+        return []
+    named = {peer.name: peer for peer in config.peers}
+    found = {word for text, _ in config.routes for word in _WORDS.split(text) if word in named}
+    return [named[word] for word in sorted(found)]
 
 
 def _build(name: str, settings: ExitConfig) -> AnyExit:

@@ -23,6 +23,7 @@ from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 from nat import craft
+from nat.header import TCP_ACK
 from nat.loop import READ
 from zignet.identity import BadKey, KeyFileError, PublicKey, SecretKey, address6, matches, read_psk
 from zignet.noise import (
@@ -40,9 +41,11 @@ from zignet.noise import (
 )
 from zignet.peers import actions
 from zignet.peers.admission import ConfiguredAdmission
+from zignet.peers.destinations import Destinations
 from zignet.peers.door import Door
 from zignet.peers.endpoints import Endpoints
 from zignet.peers.gate import Gate
+from zignet.peers.guest import Guests
 from zignet.peers.hardware import has_aes, proposes_aes
 from zignet.peers.key_log import KeyLogFile
 from zignet.peers.path import SEALED, Paths, Probe, Switched
@@ -72,6 +75,7 @@ from zignet.wire.ecn import DROP, TABLE
 
 if TYPE_CHECKING:
     from nat.engine import Engine
+    from nat.exit import Chooser, Exit
     from zignet.config import InboundConfig, PeerConfig
     from zignet.peers.admission import Admission
     from zignet.transport import Udp
@@ -161,13 +165,15 @@ class Hub:
         self.sender = Sender(self.loop, raw, self.gateway.header, transport, local.address4, local.address6)
         self.sender.peers = self.table.by_address
         self.sender.hub = self
-        own = local.address4, local.address6
-        self.receiver = Receiver(self.loop, transport, tun, self.indices.openings, *own)
+        self.receiver = Receiver(self.loop, transport, tun, self.indices.openings)
         self.receiver.hub = self
         self.door = Door(self.loop, transport, self.receiver, self.handshake, self.gate.behind, self.dropped)
         self.rare = Rare(engine, self.sender, self.dropped, local.address4, local.address6)
-        self.slow, self.clamp = self.rare.slow, self.rare.clamp
-        self.nobody, self.slow_frame = self.rare.nobody, self.rare.slow_frame
+        self.slow, self.clamp, self.slow_exit = self.rare.slow, self.rare.clamp, self.rare.slow_exit
+        self.slow_frame = self.rare.slow_frame
+        self.receiver.gateway = self.gateway
+        self.guests = self.rare.guests = Guests(engine, self.sender, self.rare, self.dropped)
+        self.destinations: Destinations | None = None
         transport.too_large = self._too_large
         transport.guard(static.public, mark)
 
@@ -515,6 +521,7 @@ class Hub:
             self._sweep_pending()
             return
         self._saw([link])
+        self.guests.dismiss(link)
         if link.fragments is not None:
             link.fragments.clear()
         link.peer.link = None
@@ -536,6 +543,24 @@ class Hub:
 
     # --- from the sender
 
+    def nobody(self, at: int, length: int) -> None:
+        """A packet for an address that is no peer's, and no destination's yet."""
+        if self.gateway.is_name(at, length):
+            self.first_packet(at, length)
+        else:
+            self.rare.nobody(at, length)
+
+    def foreign(self, at: int, length: int) -> None:
+        """A packet for such an address, but not from this host's own: the engine's NAT carries it."""
+        self.gateway.slow(at, length)
+
+    def first_packet(self, at: int, length: int) -> None:
+        """A packet for an address that stands for a name, which the packet path does not carry by itself."""
+        if self.destinations is not None:
+            self.destinations.first(at, length)
+        else:
+            self.gateway.slow(at, length)
+
     def stage(self, link: Link, packet: bytes) -> None:
         """A packet, as it was read, waits for a session."""
         if not link.wait(packet):
@@ -549,7 +574,11 @@ class Hub:
         for read in link.taken():
             self.dropped["to peers: not reachable"] += 1
             packet = self.gateway.parsed(read)
-            if packet is not None:
+            if packet is None:
+                continue
+            if packet.target() in self.sender.exits and packet.tcp_flags & TCP_ACK:
+                self.gateway.send(craft.tcp_reset(packet))  # the exit has no more of this connection than we
+            else:
                 self.gateway.send(craft.unreachable(packet, craft.Unreachable.HOST))
 
     def _control(self, link: Link, frame: bytes) -> None:
@@ -557,6 +586,30 @@ class Hub:
         session = link.ready(self.loop.now)
         if session is not None:
             self.sender.frames(link, session, [frame], link.address, False)
+
+    # --- exits (protocol §6)
+
+    def lead_names(self, fakes: Any, chooser: Chooser) -> None:
+        """Flows to these fake addresses (`zignet.dns.Fakes`) leave by the peers that the chooser says, if any.
+
+        Also to be called at a reload, with the new chooser.
+        """
+        if self.destinations is None:
+            own = self.local.address4, self.local.address6
+            self.destinations = Destinations(
+                *(self.engine, self.sender, self.rare, own, self.table.by_key.get),
+                *(self.wake, self.stage, self.dropped),
+            )
+            self.rare.destinations = self.receiver.exits = self.destinations.by_number
+            self.gateway.lead_names_to_peers(fakes.pool4, fakes.pool6)
+        self.destinations.lead(fakes, chooser)
+
+    def offer_exit(self, exit_: Exit | None, may: Callable[[PublicKey], bool]) -> None:
+        """From now on these keys may have connections dialled here, by that exit; None: nobody may."""
+        self.guests.exit = exit_
+        self.guests.may = lambda link: may(link.peer.key)
+        for link in self.links():
+            self.guests.recheck(link)
 
     # --- from the receiver
 

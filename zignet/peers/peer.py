@@ -16,6 +16,7 @@ from zignet.identity import PublicKey
 if TYPE_CHECKING:
     from nat.loop import Timer
     from zignet.config import PeerConfig
+    from zignet.peers.guest import Guest
     from zignet.peers.hub import Hub
     from zignet.peers.path import Paths
     from zignet.peers.session import Session
@@ -56,6 +57,7 @@ class Link:
         "address",
         "asked_at",
         "fragments",
+        "guest",
         "hub",
         "in4",
         "in6",
@@ -72,6 +74,8 @@ class Link:
         "unsent",
         "waiting",
         "waiting_bytes",
+        "way4",
+        "way6",
     )
 
     def __init__(self, hub: Hub, peer: Peer, tunnel: Tunnel, paths: Paths) -> None:
@@ -80,6 +84,7 @@ class Link:
         self.tunnel = tunnel
         self.paths = paths
         self.address: Any = None  # of the path in use
+        self.way4 = self.way6 = b""
         self.room = 0  # bytes of a frame that the path carries
         self.tx_bytes = self.rx_bytes = 0  # of datagrams
         self.waiting: deque[bytes] | None = None  # packets as they were read from the TUN
@@ -87,6 +92,7 @@ class Link:
         self.timer: Timer | None = None
         self.fragments: Fragments | None = None
         self.unsent: tuple[bytes, int] | None = None  # an initiation, until its endpoint's name is resolved
+        self.guest: Guest | None = None  # the peer as one whose connections are dialled here
         self.number = 0  # of the last frame that was sent in fragments
         self.pings: dict[bytes, float] | None = None  # token -> when it was sent
         self.rtt_s: float | None = None  # of the last ping, or of the handshake
@@ -95,10 +101,13 @@ class Link:
         tunnel.owner = self
 
     def between(self, own4: bytes, own6: bytes) -> None:
-        """Sum the addresses of both ends, for the pseudo-headers."""
-        way4, way6 = self.peer.address4 + own4, self.peer.address6 + own6
-        self.in4 = fold(sum16(way4, 0, len(way4), 0))
-        self.in6 = fold(sum16(way6, 0, len(way6), 0))
+        """Take the addresses of both ends: for the headers that are written, and the sums of the pseudo-headers."""
+        self.way4 = self.peer.address4 + own4
+        self.way6 = self.peer.address6 + own6
+        self.in4 = fold(sum16(self.way4, 0, len(self.way4), 0))
+        self.in6 = fold(sum16(self.way6, 0, len(self.way6), 0))
+        if self.guest is not None:
+            self.guest.between()
 
     @property
     def is_lost(self) -> bool:

@@ -6,18 +6,20 @@ Outward: `slow` ─► reassemble | strip ─► a frame, or pieces of one.  Inw
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nat import craft
 from nat.checksum import finish, sum16
-from nat.header import TCP_LENGTH
+from nat.header import TCP_ACK, TCP_FLAGS, TCP_LENGTH, TCP_SYN
 from nat.header import Protocol as Ip
 from nat.packet import Packet, Problem
 from zignet.wire import (
     FRAME_HEADER,
     BadFrame,
     Budget,
+    ExitFrame,
     Flag,
     Fragments,
     Protocol,
@@ -25,21 +27,31 @@ from zignet.wire import (
     Refused,
     clamp_mss,
     is_known,
+    parse_exit,
     rebuild,
     split,
     strip,
+    to_exit,
 )
 
 if TYPE_CHECKING:
     from collections import Counter
 
     from nat.engine import Engine
+    from zignet.peers.destinations import Destination
+    from zignet.peers.guest import Guests
     from zignet.peers.peer import Link
     from zignet.peers.send import Sender
 
 __all__ = ["Rare"]
 
 REFUSALS_PER_S = 20  # to all peers together
+NUMBER = 4  # bytes, of a destination's number (protocol §6, exit flows)
+UNREACHABLE: Mapping[int, craft.Unreachable] = {
+    Refusal.PORT: craft.Unreachable.PORT,
+    Refusal.HOST: craft.Unreachable.HOST,
+    Refusal.NETWORK: craft.Unreachable.NET,
+}
 
 
 class Rare:
@@ -56,6 +68,8 @@ class Rare:
         self._own = {4: own4, 16: own6}
         self._packet = Packet(engine.gateway.raw)
         self._budget = Budget()
+        self.destinations: Mapping[int, Destination] = {}  # by number
+        self.guests: Guests | None = None
         self._refused_in: tuple[int, int] = (0, 0)  # a second, and how many refusals left us in it
 
     # --- outward
@@ -79,14 +93,43 @@ class Rare:
             if whole is not None:
                 gateway.feed(whole)
             return
-        partial = gateway.header != 0 and gateway.raw[0] & 1 != 0
         try:
-            for piece in self._cut(packet, super_packet):
-                self.send(link, strip(piece, partial=partial))
+            for frame in self._stripped(packet, super_packet):
+                self.send(link, frame)
         except ValueError as error:  # BadFrame, or too large even for fragments
             self._dropped[f"to peers: {error}"] += 1
             if packet.protocol not in (Ip.TCP, Ip.UDP, Ip.ICMP, Ip.ICMPV6):
                 gateway.send(craft.unreachable(packet, craft.Unreachable.PROHIBITED))
+
+    def slow_exit(self, link: Link, at: int, length: int, number: int, back: bool) -> None:
+        """The same for a packet of an exit flow."""
+        gateway = self._gateway
+        problem = self._packet.parse(at, length, gateway.segment_size() != 0)
+        if problem or self._packet.fragment:
+            self._dropped["exit flows: neither TCP nor UDP"] += 1
+            return
+        try:
+            for frame in self._stripped(self._packet, gateway.segment_size()):
+                self.send(link, to_exit(frame, number, back=back))
+        except ValueError as error:
+            self._dropped[f"exit flows: {error}"] += 1
+
+    def named(self, link: Link, packet: Packet, number: int, meaning: str) -> None:
+        """A packet in the gateway's buffer leaves with what its number means: a SYN, or a datagram nobody answered."""
+        end = packet.l4 + packet.l4_length
+        partial = self._gateway.header != 0 and self._gateway.raw[0] & 1 != 0
+        try:
+            if packet.protocol == Ip.TCP:
+                self.clamp(link, packet.l4, end, NUMBER, partial)
+            for frame in self._stripped(packet, self._gateway.segment_size()):
+                self.send(link, to_exit(frame, number, meaning))
+        except ValueError as error:
+            self._dropped[f"exit flows: {error}"] += 1
+
+    def _stripped(self, packet: Packet, super_packet: int) -> Iterator[bytes]:
+        partial = self._gateway.header != 0 and self._gateway.raw[0] & 1 != 0
+        for piece in self._cut(packet, super_packet):
+            yield strip(piece, partial=partial)
 
     def _cut(self, packet: Packet, size: int) -> Iterator[bytes]:
         """One packet, or the datagrams of a super-datagram whose frames do not fit the path."""
@@ -123,9 +166,9 @@ class Rare:
         """Give up unfinished frames that are too old; to be called now and then."""
         self._budget.expire(self._loop.now)
 
-    def clamp(self, link: Link, at: int, end: int, partial: bool) -> None:
+    def clamp(self, link: Link, at: int, end: int, extra: int, partial: bool) -> None:
         """The MSS of a SYN in the gateway's buffer, lowered to what the path carries (protocol §6)."""
-        clamp_mss(self._gateway.raw, at, end, link.room - FRAME_HEADER - TCP_LENGTH, partial=partial)
+        clamp_mss(self._gateway.raw, at, end, link.room - FRAME_HEADER - extra - TCP_LENGTH, partial=partial)
 
     # --- inward
 
@@ -137,6 +180,8 @@ class Rare:
             self.refuse(link, frame, Refusal.WHOLE_PACKETS)
         elif not is_known(frame):
             self.refuse(link, frame, Refusal.UNKNOWN_PROTOCOL)
+        elif frame[1] & Flag.EXIT and frame[0] != Protocol.ICMP:
+            self._exit(link, frame)
         else:
             self._deliver(link, frame)
 
@@ -150,6 +195,36 @@ class Rare:
             self._dropped["from peers: a fragment of what is not sent in fragments"] += 1
         else:
             self.slow_frame(link, session, whole)
+
+    def _exit(self, link: Link, frame: bytes) -> None:
+        """A frame of an exit flow that names its destination, or came in pieces."""
+        try:
+            flow = parse_exit(frame)
+            if not flow.back:
+                self._guest(link, flow, frame)
+                return
+            destination = self.destinations.get(flow.number)
+            if destination is None or destination.peer is not link.peer:
+                self._dropped["exit flows: an answer for nobody"] += 1
+                return
+            size = 16 if frame[1] & Flag.V6 else 4
+            packet = rebuild(flow.frame, destination.address(size), self._own[size])
+        except BadFrame as error:
+            self._dropped[f"exit flows: {error}"] += 1
+            return
+        if frame[0] == Protocol.UDP:
+            destination.answered(self._loop.now)
+        elif flow.frame[FRAME_HEADER + TCP_FLAGS] & (TCP_SYN | TCP_ACK) == TCP_SYN:
+            self._dropped["exit flows: a connection the wrong way round"] += 1
+            return
+        self._gateway.send(packet)
+
+    def _guest(self, link: Link, flow: ExitFrame, frame: bytes) -> None:
+        guest = link.guest or (self.guests.admit(link) if self.guests is not None else None)
+        if guest is None:
+            self.refuse(link, frame, Refusal.FORBIDDEN)
+        else:
+            guest.frame(flow, frame)
 
     def _deliver(self, link: Link, frame: bytes) -> None:
         size = 16 if frame[1] & Flag.V6 else 4
@@ -175,6 +250,9 @@ class Rare:
     def refused(self, link: Link, refusal: Refused) -> None:
         """A peer did not take a packet of ours: its application is told, by ICMP."""
         self._dropped["to peers: refused there"] += 1
+        if refusal.flags & Flag.EXIT:
+            self._exit_refused(link, refusal)
+            return
         v6 = bool(refusal.flags & Flag.V6)
         peer, own = (link.peer.address6, self._own[16]) if v6 else (link.peer.address4, self._own[4])
         protocol = Ip.ICMPV6 if v6 and refusal.protocol == Protocol.ICMP else refusal.protocol
@@ -182,3 +260,26 @@ class Rare:
         # Administratively prohibited: RFC 4443 §3.1, RFC 1812 §5.2.7.1
         kind, code = (1, 1) if v6 else (3, 13)
         self._gateway.send(craft.icmp_error(kind, code, 0, peer, own, quoted=quoted))
+
+    def _exit_refused(self, link: Link, refusal: Refused) -> None:
+        """The exit could not do it: the application sees what the far end would have made it see."""
+        destination = self.destinations.get(refusal.number)
+        if destination is None or destination.peer is not link.peer or refusal.flags & Flag.BACK:
+            return
+        size = 16 if refusal.flags & Flag.V6 else 4
+        far, own, quote = destination.address(size), self._own[size], refusal.quote
+        if refusal.protocol == Protocol.UDP and refusal.reason == Refusal.NUMBER_UNKNOWN:
+            destination.forgotten()  # the next datagram says it again, and a lost one is the application's to repeat
+            return
+        code = UNREACHABLE.get(refusal.reason, craft.Unreachable.PROHIBITED)
+        if refusal.protocol == Protocol.TCP and code in (
+            craft.Unreachable.PORT,
+            craft.Unreachable.PROHIBITED,
+        ):
+            source, target, sequence = struct.unpack("!HHI", quote)
+            self._gateway.send(craft.tcp_reset_to(far, target, own, source, seq=0, ack=sequence + 1))
+            return
+        if refusal.protocol in (Protocol.TCP, Protocol.UDP):
+            kind, number = craft.code_of(code, size)
+            quoted = craft.ip_packet(own, far, refusal.protocol, quote)
+            self._gateway.send(craft.icmp_error(kind, number, 0, far, own, quoted=quoted))

@@ -6,7 +6,8 @@
  3. `open`      counter against the window, then the seal. The frame is opened so that its payload lands right behind
                 the payload before it: what its headers cover there is saved first, and put back after
  4. `frame`     does it go on where the packet before ended? Then the two are one; else that one leaves first
- 5. `leave`     an IP header of our own making, one write to the TUN for all that was joined
+ 5. `leave`     an IP header of our own making, one write to the TUN for all that was joined. What a peer wants to be
+                dialled (an exit flow) goes through the gateway's NAT, in its buffer, and never out as it is
 
 Control frames, fragments, ICMP errors and whatever is refused go to the hub, in plain Python.
 `boundscheck` is off because every length is compared before the bytes are read.
@@ -43,7 +44,7 @@ LEAST: cython.int = HEADER + FRAME + TAG
 BASE: cython.int = (
     128  # where the frame of the first datagram is put: room for the headers that we write in front of it
 )
-MOST_HEAD = 64  # bytes: frame header and the longest TCP header
+MOST_HEAD = 68  # bytes: frame header, a destination's number, and the longest TCP header
 MOST_PACKET: cython.int = 65_535  # bytes of one write, IP header included
 RECEIVE = 65_536  # bytes of one receive call
 MOST_CACHED = 16  # sizes of datagrams
@@ -60,6 +61,12 @@ ICMP: cython.int = 1
 ICMPV6: cython.int = 58
 V6: cython.int = 0x01
 PARTIAL: cython.int = 0x02
+EXIT: cython.int = 0x04
+BACK: cython.int = 0x08
+NAMED: cython.int = 0x10
+NUMBER: cython.Py_ssize_t = 4  # bytes, of a destination's number (protocol §6, exit flows)
+NUMBERS: cython.uint = 1 << 24  # they are below
+SYN: cython.int = 0x02
 ACK: cython.int = 0x10
 PSH: cython.int = 0x08
 DATA: cython.int = 4
@@ -219,8 +226,8 @@ class Receiver:
     header: cython.Py_ssize_t  # bytes of the virtio_net_hdr
     openings: Any  # index -> Opening
     hub: Any = cython.declare(object, visibility="public")
-    own4: bytes
-    own6: bytes
+    exits: Any = cython.declare(object, visibility="public")  # number -> Destination
+    gateway: Any = cython.declare(object, visibility="public")  # carries the packets of guests
     dropped: Any = cython.declare(object, visibility="readonly")
     offload: cython.int  # what the TUN takes, TUN_F_*
     join_tcp = cython.declare(cython.bint, visibility="public")
@@ -242,6 +249,7 @@ class Receiver:
     frame_cache: dict[Any, list[Any]]
     # The packet that is being joined: a frame header at BASE, the transport header, `payload` bytes.
     peer: Any  # None: there is none
+    extra: cython.Py_ssize_t  # bytes of the number in front of the transport header, if there is one
     head: cython.Py_ssize_t  # bytes of the transport header
     payload: cython.Py_ssize_t
     size: cython.Py_ssize_t  # payload of the first piece; all but the last are equal
@@ -255,16 +263,15 @@ class Receiver:
     many: cython.bint  # whether it brought more than one datagram
     packets_out = cython.declare(cython.ulonglong, visibility="readonly")
 
-    def __init__(self, loop: Any, transport: Any, tun: Any, openings: Any, own4: bytes, own6: bytes) -> None:
-        assert (len(own4), len(own6)) == (4, 16)
-        self.own4 = own4
-        self.own6 = own6
+    def __init__(self, loop: Any, transport: Any, tun: Any, openings: Any) -> None:
         self.loop = loop
         self.transport = transport
         self.tun = tun
         self.fd = tun.fileno()
         self.header = tun.header
         self.openings = openings
+        self.exits = {}
+        self.gateway = None
         self.dropped = Counter()
         self.rx = bytearray(RECEIVE)
         self.rx_view = self.rx
@@ -282,7 +289,7 @@ class Receiver:
         self.frame_cache = {}
         self.peer = None
         self.opening = None
-        self.head = self.payload = self.size = self.pieces = self.sequence = 0
+        self.extra = self.head = self.payload = self.size = self.pieces = self.sequence = 0
         self.bytes_in = self.data_in = 0
         self.packets_out = 0
         self.turn = 0
@@ -356,13 +363,14 @@ class Receiver:
         view = self.view
         nonce_view = self.nonce_view
         plain: cython.Py_ssize_t = size - HEADER - TAG
-        covered: cython.Py_ssize_t = FRAME + self.head
+        covered: cython.Py_ssize_t = FRAME + self.extra + self.head
         piece: cython.Py_ssize_t = plain - covered
         step: cython.uint = piece
         payload: cython.Py_ssize_t = self.payload
         if piece != self.size or payload % piece or piece < LEAST_QUICK:
             return at
         tcp: cython.bint = view[BASE] == TCP
+        field: cython.Py_ssize_t = FRAME + self.extra + 4  # of the sequence number
         most: cython.Py_ssize_t = min((total - at) // size, (MOST_PACKET - 40 - plain - payload) // piece + 1)
         if not tcp:
             most = min(most, MOST_DATAGRAMS - self.pieces)
@@ -413,17 +421,17 @@ class Receiver:
             at += size
             if cython.compiled:
                 if tcp:
-                    expected[8] = sequence >> 24
-                    expected[9] = (sequence >> 16) & 0xFF
-                    expected[10] = (sequence >> 8) & 0xFF
-                    expected[11] = sequence & 0xFF
+                    expected[field] = sequence >> 24
+                    expected[field + 1] = (sequence >> 16) & 0xFF
+                    expected[field + 2] = (sequence >> 8) & 0xFF
+                    expected[field + 3] = sequence & 0xFF
                 if memcmp(cython.address(view[put]), PyByteArray_AS_STRING(expected), covered) != 0:
                     other = True
                     break
                 memcpy(cython.address(view[put]), cython.address(self.saved_view[0]), covered)
             else:
                 if tcp:
-                    _SEQUENCE.pack_into(expected, 8, sequence)
+                    _SEQUENCE.pack_into(expected, field, sequence)
                 if buffer[put : put + covered] != expected:
                     other = True
                     break
@@ -533,11 +541,11 @@ class Receiver:
         if joining and (
             self.peer is not opening.peer
             or self.head + self.payload + plain > MOST_PACKET - 40
-            or plain <= FRAME + self.head
+            or plain <= FRAME + self.extra + self.head
         ):
             self.leave()
             joining = False
-        covered: cython.Py_ssize_t = FRAME + self.head if joining else 0
+        covered: cython.Py_ssize_t = FRAME + self.extra + self.head if joining else 0
         put: cython.Py_ssize_t = BASE
         if joining:
             put += self.payload
@@ -621,7 +629,7 @@ class Receiver:
                 self.payload += piece
                 self.pieces += 1
                 self.sequence = (self.sequence + cython.cast(cython.uint, piece)) & 0xFFFFFFFF
-                if piece < self.size or (view[BASE] == TCP and view[BASE + 17] & PSH):
+                if piece < self.size or (view[BASE] == TCP and view[BASE + FRAME + self.extra + 13] & PSH):
                     self.leave()
                 return
             # It does not: the old packet gets its tail back and leaves, and the new one moves to the front.
@@ -690,9 +698,10 @@ class Receiver:
         """Whether the frame at `put` goes on where the joined packet ends (as the kernel's GRO decides)."""
         view = self.view
         piece: cython.Py_ssize_t = plain - covered
-        at: cython.Py_ssize_t = put + FRAME
-        base: cython.Py_ssize_t = BASE + FRAME
-        if piece > self.size or not _same(view, BASE, put, FRAME):
+        front: cython.Py_ssize_t = FRAME + self.extra
+        at: cython.Py_ssize_t = put + front
+        base: cython.Py_ssize_t = BASE + front
+        if piece > self.size or not _same(view, BASE, put, front):
             return False
         if view[BASE] == UDP:
             length: cython.Py_ssize_t = (view[at + 4] << 8) | view[at + 5]
@@ -724,8 +733,11 @@ class Receiver:
         view = self.view
         protocol: cython.int = view[BASE]
         flags: cython.int = view[BASE + 1]
-        at: cython.Py_ssize_t = BASE + FRAME
-        inside: cython.Py_ssize_t = plain - FRAME
+        extra: cython.Py_ssize_t = NUMBER if flags & ~(V6 | PARTIAL | BACK) == EXIT else 0
+        if extra:
+            flags &= V6 | PARTIAL
+        at: cython.Py_ssize_t = BASE + FRAME + extra
+        inside: cython.Py_ssize_t = plain - FRAME - extra
         if protocol == 0:
             self.hub.control(peer, session, bytes(self.memory[BASE : BASE + plain]), address, length)
             return
@@ -747,6 +759,7 @@ class Receiver:
         elif (
             protocol == ICMP
             and inside >= 8
+            and not extra
             and ((flags == 0 and view[at] in (0, 8)) or (flags == V6 and view[at] in (128, 129)))
         ):
             self.head = 8
@@ -754,6 +767,7 @@ class Receiver:
             self.hub.slow_frame(peer, session, bytes(self.memory[BASE : BASE + plain]))
             return
         self.peer = peer
+        self.extra = extra
         self.payload = self.size = inside - self.head
         self.pieces = 1
         if protocol == TCP:
@@ -780,24 +794,41 @@ class Receiver:
         traffic: cython.uint = view[frame + 2]
         hops: cython.uint = view[frame + 3]
         v6: cython.bint = flags & V6
-        l4: cython.Py_ssize_t = frame + FRAME
+        l4: cython.Py_ssize_t = frame + FRAME + self.extra
         total: cython.Py_ssize_t = self.head + self.payload
         super_packet: cython.bint = self.pieces > 1
         ip: cython.Py_ssize_t
         if protocol == ICMP:
             self.echo(peer, l4, total, v6, traffic, hops)
             return
+        number: cython.uint = 0
+        guest: Any = None
+        source: Any = peer
+        if self.extra:
+            number = _read32(view, frame + FRAME)
+            if flags & BACK:
+                source = self.origin(peer, number, protocol, l4)
+            else:
+                guest = source = self.guest_of(peer, number, l4 + total)
+            if source is None:
+                return
+        ip = l4 - (40 if v6 else 20)
+        addresses: cython.uint = source.in6 if v6 else source.in4
+        if guest is not None:
+            addresses = _fold(addresses + (number >> 16) + (number & 0xFFFF))
         if v6:
-            ip = l4 - 40
-            self.header6(peer, ip, protocol, total, traffic, hops)
+            self.header6(source.way6, ip, protocol, total, traffic, hops)
         else:
-            ip = l4 - 20
-            self.header4(peer, ip, protocol, total, traffic, hops)
+            self.header4(source.way4, addresses, ip, protocol, total, traffic, hops)
+        if guest is not None:  # the target is the number
+            k: cython.Py_ssize_t
+            for k in range(4):
+                view[l4 - 4 + k] = (number >> (24 - 8 * k)) & 0xFF
         if protocol == UDP:
             view[l4 + 4] = (total >> 8) & 0xFF
             view[l4 + 5] = total & 0xFF
         field: cython.Py_ssize_t = 16 if protocol == TCP else 6
-        pseudo: cython.uint = (peer.in6 if v6 else peer.in4) + protocol + total
+        pseudo: cython.uint = addresses + protocol + total
         virtio: cython.bint = False
         if flags & PARTIAL and self.sums:
             pseudo = _fold(pseudo)
@@ -807,13 +838,39 @@ class Receiver:
         elif flags & PARTIAL:
             self.fill(l4, total, field, pseudo, protocol)
         elif protocol == TCP or view[l4 + 6] | view[l4 + 7]:
-            (adjust_udp if protocol == UDP else adjust)(self.plain, l4 + field, peer.in6 if v6 else peer.in4)
+            (adjust_udp if protocol == UDP else adjust)(self.plain, l4 + field, addresses)
         elif v6:
             self.dropped["UDP over IPv6 without a checksum"] += 1
             return
         if self.header:
             self.virtio(ip - self.header, ip, l4, field, virtio, super_packet, protocol, v6)
-        self.write(ip - self.header, l4 + total, super_packet)
+        if guest is None:
+            self.write(ip - self.header, l4 + total, super_packet)
+            return
+        self.gateway.guest(self.plain, ip - self.header, l4 + total - ip + self.header, guest)
+
+    @cython.cfunc
+    def origin(self, peer: Any, number: cython.uint, protocol: cython.int, l4: cython.Py_ssize_t) -> object:
+        """Whose answer this is: the destination, if it has this number and is by this very peer; else None."""
+        found: Any = self.exits.get(number)
+        if found is None or found.peer is not peer.peer:
+            self.dropped["exit flows: an answer for nobody"] += 1
+            return None
+        if protocol == UDP:
+            found.answered(self.loop.now)
+        elif self.view[l4 + 13] & (SYN | ACK) == SYN:
+            self.dropped["exit flows: a connection the wrong way round"] += 1
+            return None
+        return found
+
+    @cython.cfunc
+    def guest_of(self, peer: Any, number: cython.uint, end: cython.Py_ssize_t) -> object:
+        """The peer as one whose packets we dial for. None: it is refused, and told."""
+        guest: Any = peer.guest
+        if guest is None or number == 0 or number >= NUMBERS:
+            self.hub.slow_frame(peer, None, bytes(self.memory[BASE:end]))
+            return None
+        return guest
 
     @cython.cfunc
     def echo(
@@ -828,10 +885,10 @@ class Receiver:
         """A ping or its answer: ICMP has no pseudo-header, ICMPv6 has (RFC 4443 §2.3)."""
         ip: cython.Py_ssize_t = l4 - (40 if v6 else 20)
         if v6:
-            self.header6(peer, ip, ICMPV6, total, traffic, hops)
+            self.header6(peer.way6, ip, ICMPV6, total, traffic, hops)
             adjust(self.plain, l4 + 2, peer.in6)
         else:
-            self.header4(peer, ip, ICMP, total, traffic, hops)
+            self.header4(peer.way4, peer.in4, ip, ICMP, total, traffic, hops)
         if self.header:
             self.virtio(ip - self.header, ip, l4, 2, False, False, ICMP, v6)
         self.write(ip - self.header, l4 + total, False)
@@ -857,14 +914,15 @@ class Receiver:
     @cython.cfunc
     def header4(
         self,
-        peer: Any,
+        addresses: bytes,
+        in4: cython.uint,
         ip: cython.Py_ssize_t,
         protocol: cython.int,
         length: cython.Py_ssize_t,
         traffic: cython.uint,
         hops: cython.uint,
     ) -> cython.void:
-        """An IPv4 header in front of `length` bytes, from the peer to us (protocol §6)."""
+        """An IPv4 header in front of `length` bytes: its source and target, and their sum (protocol §6)."""
         view = self.view
         total: cython.uint = length + 20
         view[ip] = 0x45
@@ -876,23 +934,19 @@ class Receiver:
         view[ip + 7] = 0
         view[ip + 8] = hops
         view[ip + 9] = protocol
-        checksum: cython.uint = (
-            0x4500 + traffic + total + 0x4000 + (hops << 8) + protocol + cython.cast(cython.uint, peer.in4)
-        )
+        checksum: cython.uint = 0x4500 + traffic + total + 0x4000 + (hops << 8) + protocol + in4
         checksum = ~_fold(checksum) & 0xFFFF
         view[ip + 10] = checksum >> 8
         view[ip + 11] = checksum & 0xFF
-        theirs: bytes = peer.peer.address4
         if cython.compiled:
-            memcpy(cython.address(view[ip + 12]), cython.cast(cython.p_char, theirs), 4)
-            memcpy(cython.address(view[ip + 16]), cython.cast(cython.p_char, self.own4), 4)
+            memcpy(cython.address(view[ip + 12]), cython.cast(cython.p_char, addresses), 8)
         else:
-            self.plain[ip + 12 : ip + 20] = theirs + self.own4
+            self.plain[ip + 12 : ip + 20] = addresses
 
     @cython.cfunc
     def header6(
         self,
-        peer: Any,
+        addresses: bytes,
         ip: cython.Py_ssize_t,
         protocol: cython.int,
         length: cython.Py_ssize_t,
@@ -908,12 +962,10 @@ class Receiver:
         view[ip + 5] = length & 0xFF
         view[ip + 6] = protocol
         view[ip + 7] = hops
-        theirs: bytes = peer.peer.address6
         if cython.compiled:
-            memcpy(cython.address(view[ip + 8]), cython.cast(cython.p_char, theirs), 16)
-            memcpy(cython.address(view[ip + 24]), cython.cast(cython.p_char, self.own6), 16)
+            memcpy(cython.address(view[ip + 8]), cython.cast(cython.p_char, addresses), 32)
         else:
-            self.plain[ip + 8 : ip + 40] = theirs + self.own6
+            self.plain[ip + 8 : ip + 40] = addresses
 
     @cython.cfunc
     def virtio(

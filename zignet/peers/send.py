@@ -2,6 +2,7 @@
 """From the TUN to a peer, in the order in which a packet meets it.
 
  1. `outward`   the gateway hands over a packet whose target lies in ZigNet's range: whose is it, is it ours to send?
+                Or a fake address, which stands for a destination by a peer's exit: its packets carry a number
  2. `tcp` `udp` the IP header becomes a frame header of 4 bytes; the checksum loses the addresses (protocol §6)
  3. `cut`       a super-packet becomes segments: each header is laid over the tail of the segment before it, in the
                 one buffer that the packet was read into
@@ -47,6 +48,9 @@ ICMP: cython.int = 1
 ICMPV6: cython.int = 58
 V6: cython.int = 0x01
 PARTIAL: cython.int = 0x02
+EXIT: cython.int = 0x04
+BACK: cython.int = 0x08
+NUMBER: cython.Py_ssize_t = 4  # bytes, of a destination's number (protocol §6, exit flows)
 NEEDS_CSUM: cython.int = 1
 FIN_PSH: cython.int = 0x09
 SYN: cython.int = 0x02
@@ -106,6 +110,19 @@ def minus(field: cython.uint, delta: cython.uint) -> cython.uint:
     return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
 
 
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def sum_of(view: cython.uchar[::1], at: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.uint:
+    """The folded sum of the 16-bit words of an even number of bytes."""
+    total: cython.uint = 0
+    while at < end:
+        total += (view[at] << 8) | view[at + 1]
+        at += 2
+    total = (total & 0xFFFF) + (total >> 16)
+    return (total & 0xFFFF) + (total >> 16)
+
+
 @cython.cclass
 class Sender:
     """Seals what the gateway's buffer holds. One per TUN."""
@@ -138,6 +155,18 @@ class Sender:
     loop: Any
     transport: Any
     peers: Any = cython.declare(object, visibility="public")  # local address -> Peer
+    exits: Any = cython.declare(object, visibility="public")  # fake address -> Destination
+    # Of the packet that was looked at last
+    v6: cython.bint
+    simple: cython.bint  # neither options nor a fragment
+    protocol: cython.int
+    total: cython.Py_ssize_t  # bytes, as its IP header says
+    traffic: cython.uint
+    hops: cython.uint
+    # Of the frames that are being made
+    extra: cython.Py_ssize_t  # bytes between frame header and transport header: a number, or nothing
+    number: cython.uint
+    delta: cython.uint  # RFC 1624: what to add to have the addresses out
     own4: bytes
     own6: bytes
     hub: Any = cython.declare(object, visibility="public")
@@ -171,72 +200,145 @@ class Sender:
         self.frame_cache = {}
         self.datagram_cache = {}
         self.peers = {}
+        self.exits = {}
+        self.v6 = self.simple = False
+        self.protocol = self.total = self.traffic = self.hops = 0
+        self.extra = self.number = self.delta = 0
         self.dropped = Counter()
 
     # --- 1. whose is it?
 
     def outward(self, at: cython.Py_ssize_t, length: cython.Py_ssize_t) -> None:
-        """A packet in the gateway's buffer, from `at` on, for some peer."""
-        view = self.view
-        v6: cython.bint = view[at] >> 4 == 6
-        ip: cython.Py_ssize_t = 40 if v6 else 20
-        peer: Any
-        if length < ip:
+        """A packet in the gateway's buffer, from `at` on, for some peer, or for a destination by some peer's exit."""
+        if not self.look(at, length):
             self.dropped["to peers: truncated"] += 1
             return
-        if v6:
-            peer = self.peers.get(bytes(self.memory[at + 24 : at + 40]))
+        if self.v6:
+            key = bytes(self.memory[at + 24 : at + 40])
             mine = bytes(self.memory[at + 8 : at + 24]) == self.own6
-            protocol: cython.int = view[at + 6]
-            total: cython.Py_ssize_t = 40 + ((view[at + 4] << 8) | view[at + 5])
-            traffic: cython.uint = ((view[at] & 0x0F) << 4) | (view[at + 1] >> 4)
-            hops: cython.uint = view[at + 7]
-            simple: cython.bint = True
         else:
-            peer = self.peers.get(bytes(self.memory[at + 16 : at + 20]))
+            key = bytes(self.memory[at + 16 : at + 20])
             mine = bytes(self.memory[at + 12 : at + 16]) == self.own4
-            protocol = view[at + 9]
-            total = (view[at + 2] << 8) | view[at + 3]
-            traffic = view[at + 1]
-            hops = view[at + 8]
-            simple = view[at] == 0x45 and ((view[at + 6] & 0x3F) | view[at + 7]) == 0
+        peer: Any = self.peers.get(key)
+        destination: Any = None
         if peer is None:
-            self.hub.nobody(at, length)
-            return
-        if not mine:  # C5: nothing is passed on for somebody else
-            self.dropped["to peers: not from this host"] += 1
-            return
-        gso: cython.bint = self.header != 0 and view[1] != 0
-        if total > length or (total < length and not gso):
-            if total < ip or total > length:
-                self.dropped["to peers: bad length"] += 1
+            destination = self.exits.get(key)
+            if destination is None:
+                self.hub.nobody(at, length)
                 return
-            length = total
+            peer = destination.peer
+        if not mine:  # C5: nothing is passed on for somebody else
+            if destination is None:
+                self.dropped["to peers: not from this host"] += 1
+            else:
+                self.hub.foreign(at, length)
+            return
+        if destination is not None and not self.is_plain(at, length, destination):
+            self.hub.first_packet(at, length)
+            return
         link: Any = peer.link
         if link is None:
             link = self.hub.wake(peer)
+        if destination is None:
+            self.carry(link, at, length, 0, 0)
+        else:
+            self.carry(link, at, length, EXIT, destination.number)
+
+    def exit(self, at: int, length: int, link: Any, number: int, flags: int) -> None:
+        """A packet in the gateway's buffer, of the destination with this number, whatever its addresses are.
+
+        `flags`: EXIT, and BACK where it goes to the application's side. `settle` must follow.
+        """
+        if self.look(at, length):
+            self.carry(link, at, length, flags, number)
+
+    @cython.cfunc
+    def look(self, at: cython.Py_ssize_t, length: cython.Py_ssize_t) -> cython.bint:
+        """Read the IP header at `at`. False: there is not all of it."""
+        view = self.view
+        self.v6 = view[at] >> 4 == 6
+        if length < (40 if self.v6 else 20):
+            return False
+        if self.v6:
+            self.protocol = view[at + 6]
+            self.total = 40 + ((view[at + 4] << 8) | view[at + 5])
+            self.traffic = ((view[at] & 0x0F) << 4) | (view[at + 1] >> 4)
+            self.hops = view[at + 7]
+            self.simple = True
+        else:
+            self.protocol = view[at + 9]
+            self.total = (view[at + 2] << 8) | view[at + 3]
+            self.traffic = view[at + 1]
+            self.hops = view[at + 8]
+            self.simple = view[at] == 0x45 and ((view[at + 6] & 0x3F) | view[at + 7]) == 0
+        return True
+
+    @cython.cfunc
+    def is_plain(self, at: cython.Py_ssize_t, length: cython.Py_ssize_t, destination: Any) -> cython.bint:
+        """Whether the exit knows what this packet's number means, and the rules have said yes."""
+        view = self.view
+        l4: cython.Py_ssize_t = at + (40 if self.v6 else 20)
+        if not self.simple or at + length < l4 + 8:
+            return False
+        if self.protocol == TCP:
+            return at + length >= l4 + 20 and not view[l4 + 13] & SYN
+        if self.protocol != UDP or self.loop.now >= destination.answered_until:
+            return False
+        return ((view[l4 + 2] << 8) | view[l4 + 3]) in destination.ports
+
+    @cython.cfunc
+    def carry(
+        self,
+        link: Any,
+        at: cython.Py_ssize_t,
+        length: cython.Py_ssize_t,
+        flags: cython.int,
+        number: cython.uint,
+    ) -> cython.void:
+        """The packet that was looked at leaves by a link, with a number if it is one of an exit flow."""
+        view = self.view
+        ip: cython.Py_ssize_t = 40 if self.v6 else 20
+        gso: cython.bint = self.header != 0 and view[1] != 0
+        if self.total > length or (self.total < length and not gso):
+            if self.total < ip or self.total > length:
+                self.dropped["to peers: bad length"] += 1
+                return
+            length = self.total
+        traffic: cython.uint = self.traffic
+        protocol: cython.int = self.protocol
+        ecn: cython.int = self.traffic & 3
         session = link.ready(self.loop.now)
         if session is None:
             self.hub.stage(link, bytes(self.memory[: at + length]))
             return
         if self.shared_count and (
-            link is not self.shared_link or self.shared_ecn != traffic & 3 or length > SMALL + 16
+            link is not self.shared_link or self.shared_ecn != ecn or length > SMALL + 16
         ):
             self.settle()  # it must not be overtaken
-        self.begin(link.address, traffic & 3)
+        self.begin(link.address, ecn)
         l4: cython.Py_ssize_t = at + ip
         end: cython.Py_ssize_t = at + length
-        flags: cython.int = V6 if v6 else 0
-        if simple and protocol == TCP and end - l4 >= 20:
-            done: cython.bint = self.tcp(link, session.sealing, l4, end, flags, traffic, hops)
-        elif simple and protocol == UDP and end - l4 >= 8:
-            done = self.udp(link, session.sealing, l4, end, flags, traffic, hops)
-        elif simple and protocol == (ICMPV6 if v6 else ICMP) and end - l4 >= 8:
-            done = self.echo(link, session.sealing, l4, end, flags, traffic, hops)
+        if flags:
+            self.extra = NUMBER
+            self.number = number
+            self.delta = 0xFFFF - sum_of(view, at + (8 if self.v6 else 12), at + ip)
+        else:
+            self.extra = 0
+            self.delta = 0xFFFF - cython.cast(cython.uint, link.in6 if self.v6 else link.in4)
+        if self.v6:
+            flags |= V6
+        if self.simple and protocol == TCP and end - l4 >= 20:
+            done: cython.bint = self.tcp(link, session.sealing, l4, end, flags, traffic, self.hops)
+        elif self.simple and protocol == UDP and end - l4 >= 8:
+            done = self.udp(link, session.sealing, l4, end, flags, traffic, self.hops)
+        elif self.simple and protocol == (ICMPV6 if self.v6 else ICMP) and end - l4 >= 8 and not self.extra:
+            done = self.echo(link, session.sealing, l4, end, flags, traffic, self.hops)
         else:
             done = False
         if done:
             self.flush(link, True)
+        elif self.extra:
+            self.hub.slow_exit(link, at, length, number, flags & BACK != 0)
         else:
             self.hub.slow(link, at, length)
 
@@ -266,7 +368,7 @@ class Sender:
         payload: cython.Py_ssize_t = end - l4 - head
         if head < 20 or payload < 0:
             return False
-        room: cython.Py_ssize_t = link.room - FRAME - head  # payload bytes of one datagram
+        room: cython.Py_ssize_t = link.room - FRAME - self.extra - head  # payload bytes of one datagram
         if room < 64:
             return False
         size: cython.Py_ssize_t = payload
@@ -278,8 +380,8 @@ class Sender:
         if payload > size and view[l4 + 13] & SYN_URG:
             return False  # no kernel segments these (RFC 7413, RFC 9293 §3.8.5): the frame is cut
         if view[l4 + 13] & SYN:
-            self.hub.clamp(link, l4, end, self.header != 0 and view[0] & NEEDS_CSUM != 0)
-        self.checksum(link, l4 + 16, flags, payload > size)
+            self.hub.clamp(link, l4, end, self.extra, self.header != 0 and view[0] & NEEDS_CSUM != 0)
+        self.checksum(l4 + 16, payload > size)
         if (self.header and view[0] & NEEDS_CSUM) or payload > size:
             flags |= PARTIAL
         self.cut(link, sealing, l4, head, payload, size, TCP, flags, traffic, hops)
@@ -304,15 +406,15 @@ class Sender:
             size = view[4] | (view[5] << 8)
             if size == 0:
                 return False
-        if size > link.room - FRAME - 8:
+        if size > link.room - FRAME - self.extra - 8:
             return False  # datagrams are not cut; the frame is
         if self.header and view[0] & NEEDS_CSUM:
-            self.checksum(link, l4 + 6, flags, True)
+            self.checksum(l4 + 6, True)
             flags |= PARTIAL
         elif payload > size:
             return False
         elif view[l4 + 6] | view[l4 + 7]:
-            self.checksum(link, l4 + 6, flags, False)
+            self.checksum(l4 + 6, False)
             if not view[l4 + 6] | view[l4 + 7]:
                 view[l4 + 6] = view[l4 + 7] = 0xFF  # RFC 768: a computed zero
         elif flags & V6:
@@ -339,20 +441,19 @@ class Sender:
         if flags & V6:
             if kind not in {128, 129}:
                 return False
-            self.checksum(link, l4 + 2, flags, False)
+            self.checksum(l4 + 2, False)
         elif kind not in {0, 8}:
             return False
         self.cut(link, sealing, l4, 8, end - l4 - 8, end - l4 - 8, ICMP, flags, traffic, hops)
         return True
 
     @cython.cfunc
-    def checksum(self, link: Any, at: cython.Py_ssize_t, flags: cython.int, cut: cython.bint) -> cython.void:
+    def checksum(self, at: cython.Py_ssize_t, cut: cython.bint) -> cython.void:
         """The checksum at `at` as it would be if both addresses were zero; zero if it is left to the receiver."""
         view = self.view
         value: cython.uint = 0
         if not cut and not (self.header and view[0] & NEEDS_CSUM):
-            addresses: cython.uint = link.in6 if flags & V6 else link.in4
-            value = minus((view[at] << 8) | view[at + 1], 0xFFFF - addresses)
+            value = minus((view[at] << 8) | view[at + 1], self.delta)
         view[at] = value >> 8
         view[at + 1] = value & 0xFF
 
@@ -374,13 +475,19 @@ class Sender:
     ) -> cython.void:
         """Seal the transport packet at `l4` as frames of at most `size` bytes of payload each."""
         view = self.view
-        at: cython.Py_ssize_t = l4 - FRAME
+        front: cython.Py_ssize_t = FRAME + self.extra  # bytes before the transport header
+        at: cython.Py_ssize_t = l4 - front
         view[at] = protocol
         view[at + 1] = flags
         view[at + 2] = traffic
         view[at + 3] = hops
+        if self.extra:
+            view[at + 4] = self.number >> 24
+            view[at + 5] = (self.number >> 16) & 0xFF
+            view[at + 6] = (self.number >> 8) & 0xFF
+            view[at + 7] = self.number & 0xFF
         if payload <= size:
-            payload += FRAME + head
+            payload += front + head
             if payload <= SMALL:
                 self.bundle(link, sealing, at, payload)
                 return
@@ -395,7 +502,7 @@ class Sender:
         else:
             view[l4 + 4] = (size + 8) >> 8
             view[l4 + 5] = (size + 8) & 0xFF
-        whole: cython.Py_ssize_t = FRAME + head
+        whole: cython.Py_ssize_t = front + head
         template: bytes = bytes(self.memory[at : at + whole])
         quick: cython.bint = size >= LEAST_QUICK
         frames: list[Any] = self.frame_slices(at, whole + size, size) if quick else []
@@ -417,19 +524,20 @@ class Sender:
                 memcpy(cython.address(view[at]), cython.cast(cython.p_char, template), whole)
             else:
                 self.raw[at : at + whole] = template
+            l4 = at + front
             if protocol == TCP:
                 sequence = (sequence + size) & 0xFFFFFFFF
                 if cython.compiled:
-                    view[at + 8] = sequence >> 24
-                    view[at + 9] = (sequence >> 16) & 0xFF
-                    view[at + 10] = (sequence >> 8) & 0xFF
-                    view[at + 11] = sequence & 0xFF
+                    view[l4 + 4] = sequence >> 24
+                    view[l4 + 5] = (sequence >> 16) & 0xFF
+                    view[l4 + 6] = (sequence >> 8) & 0xFF
+                    view[l4 + 7] = sequence & 0xFF
                 else:
-                    _SEQUENCE.pack_into(self.raw, at + 8, sequence)
-                view[at + 17] = (last if payload <= size else last & ~FIN_PSH) & ~CWR
+                    _SEQUENCE.pack_into(self.raw, l4 + 4, sequence)
+                view[l4 + 13] = (last if payload <= size else last & ~FIN_PSH) & ~CWR
             elif piece != size:
-                view[at + 8] = (piece + 8) >> 8
-                view[at + 9] = (piece + 8) & 0xFF
+                view[l4 + 4] = (piece + 8) >> 8
+                view[l4 + 5] = (piece + 8) & 0xFF
 
     @cython.cfunc
     def frame_slices(

@@ -1,12 +1,13 @@
 """What crosses the wire inside of a session: frames, and the datagrams that seal them (docs/protocol.md §4, §6, §7).
 
-Six nouns carry the package:
+Seven nouns carry the package:
 
 - *frame*: what one data message seals: four bytes of header, then a packet without its IP header, a piece of a
   larger frame, or a control frame. A frame that is malformed raises `BadFrame`.
 - *strip*, *rebuild*: from an IP packet to its frame, and back under other addresses. ICMP errors carry a packet
   inside, whose addresses change likewise.
 - *control frame*: what two nodes say to each other; each is a value with `encode`, and `parse_control` reads it.
+- *exit frame*: a packet for a destination that the receiver dials (`to_exit`, `parse_exit`).
 - *bundle*: several small frames in one (`bundle`, `unbundle`).
 - *pieces*: of a frame that is larger than the path (`split`); one peer's `Fragments` join them, within the
   `Budget` of all.
@@ -32,6 +33,7 @@ from zignet.wire.data import (
     unseal,
 )
 from zignet.wire.ecn import combine, outside
+from zignet.wire.exit import NUMBERS, ExitFrame, address_of, good_name, parse_exit, to_exit
 from zignet.wire.fragment import FRAGMENT_HEADER, Budget, Fragments, split
 from zignet.wire.frame import (
     FRAME_HEADER,
@@ -61,6 +63,7 @@ __all__ = [
     "DATA_LEAST",
     "FRAGMENT_HEADER",
     "FRAME_HEADER",
+    "NUMBERS",
     "TAG",
     "Answer",
     "BadDatagram",
@@ -69,6 +72,7 @@ __all__ = [
     "Challenge",
     "Control",
     "ControlFrame",
+    "ExitFrame",
     "Farewell",
     "FarewellReason",
     "Flag",
@@ -79,18 +83,22 @@ __all__ = [
     "Protocol",
     "Refusal",
     "Refused",
+    "address_of",
     "bundle",
     "clamp_mss",
     "combine",
+    "good_name",
     "is_known",
     "kind_of",
     "outside",
     "parse_control",
     "parse_data",
+    "parse_exit",
     "rebuild",
     "seal",
     "split",
     "strip",
+    "to_exit",
     "unbundle",
     "unseal",
 ]

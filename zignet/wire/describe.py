@@ -31,6 +31,7 @@ from nat.packet import Packet
 from zignet.noise import MessageType, Suite
 from zignet.wire.bundle import unbundle
 from zignet.wire.data import DATA_HEADER, TAG, BadDatagram, kind_of, parse_data, unseal
+from zignet.wire.exit import parse_exit
 from zignet.wire.fragment import FRAGMENT_HEADER, Budget, Fragments
 from zignet.wire.frame import (
     FRAME_HEADER,
@@ -130,6 +131,8 @@ class Describer:
             return facts | {"packet": self._quoted(body), "payload": len(body)}
         if number is Protocol.BUNDLE:
             return facts | self._bundle(frame)
+        if flags & Flag.EXIT:
+            return facts | self._exit(frame)
         facts |= {"version": 6 if flags & Flag.V6 else 4, "partial": bool(flags & Flag.PARTIAL)}
         facts |= {"traffic_class": frame[2], "hop_limit": frame[3]}
         if number is Protocol.TCP:
@@ -150,6 +153,16 @@ class Describer:
         }
         joined = self._pieces.setdefault(pieces, Fragments(self._budget)).add(frame, now)
         return facts if joined is None else facts | {"whole": self._frame(joined, None, now)}
+
+    def _exit(self, frame: bytes) -> Facts:
+        try:
+            flow = parse_exit(frame)
+        except BadFrame as error:
+            return {"malformed": str(error)}
+        facts: Facts = {"exit": "back" if flow.back else "out", "destination": flow.number}
+        if flow.meaning:
+            facts["destination_name"] = flow.meaning
+        return facts | self._frame(flow.frame, None, 0.0)
 
     def _bundle(self, frame: bytes) -> Facts:
         frames, fault = unbundle(frame)

@@ -47,6 +47,7 @@ TOKEN = 8  # of a ping
 CHALLENGE_TOKEN = 16
 ADDRESS = 16
 QUOTE = 8  # of a refused packet
+NUMBER = 4  # of a destination (§6, exit flows)
 
 
 class Protocol(IntEnum):
@@ -66,7 +67,9 @@ class Flag(IntFlag):
 
     V6 = 1
     PARTIAL = 2  # the checksum is left to the receiver
-    EXIT = 4  # of a later version
+    EXIT = 4  # a number follows: not for the receiver itself
+    BACK = 8  # with EXIT: from the exit to the application's side
+    NAMED = 16  # with EXIT: what the number means follows too
 
 
 # A flag that does not belong to the protocol is refused (§6). Plain numbers: the complement of a Flag has only
@@ -74,11 +77,15 @@ class Flag(IntFlag):
 ALLOWED_FLAGS: Mapping[int, int] = {
     Protocol.ICMP: int(Flag.V6),
     Protocol.WHOLE: 0,
-    Protocol.TCP: int(Flag.V6 | Flag.PARTIAL),
-    Protocol.UDP: int(Flag.V6 | Flag.PARTIAL),
+    Protocol.TCP: int(Flag.V6 | Flag.PARTIAL | Flag.EXIT | Flag.BACK | Flag.NAMED),
+    Protocol.UDP: int(Flag.V6 | Flag.PARTIAL | Flag.EXIT | Flag.BACK | Flag.NAMED),
     Protocol.FRAGMENT: 0,
     Protocol.BUNDLE: 0,
 }
+
+
+_WITH_EXIT = int(Flag.EXIT | Flag.BACK | Flag.NAMED)
+_EXIT_FLAGS = frozenset((0, int(Flag.EXIT), int(Flag.EXIT | Flag.BACK), int(Flag.EXIT | Flag.NAMED)))
 
 
 class Control(IntEnum):
@@ -99,6 +106,10 @@ class Refusal(IntEnum):
     FORBIDDEN = 1  # by the policy
     UNKNOWN_PROTOCOL = 2  # or a flag that does not belong to it
     WHOLE_PACKETS = 3  # are not accepted
+    NUMBER_UNKNOWN = 4  # of an exit flow, as the ones that follow
+    PORT = 5  # the far end refused
+    HOST = 6  # unreachable
+    NETWORK = 7  # unreachable
 
 
 class FarewellReason(IntEnum):
@@ -118,7 +129,10 @@ def is_known(frame: bytes | bytearray | memoryview) -> bool:
     if len(frame) < FRAME_HEADER:
         return False
     allowed = ALLOWED_FLAGS.get(frame[FRAME_PROTOCOL])
-    return allowed is not None and not frame[FRAME_FLAGS] & ~allowed
+    flags = frame[FRAME_FLAGS]
+    if allowed is None or flags & ~allowed:
+        return False
+    return flags & _WITH_EXIT in _EXIT_FLAGS
 
 
 # --- control frames
@@ -209,19 +223,27 @@ class Refused:
     flags: int  # of the refused frame, as the two that follow
     protocol: int
     quote: bytes  # 8: the first of its packet; zeros behind a shorter one
+    number: int = 0  # of the destination, if the flags have EXIT
 
     @classmethod
     def of(cls, frame: bytes | bytearray | memoryview, reason: Refusal) -> Refused:
         """What to answer to a frame. Raises BadFrame where it is shorter than its header."""
         if len(frame) < FRAME_HEADER:
             raise BadFrame("shorter than a frame header")
-        quote = bytes(frame[FRAME_HEADER : FRAME_HEADER + QUOTE]).ljust(QUOTE, b"\0")
-        return cls(reason, frame[FRAME_FLAGS], frame[FRAME_PROTOCOL], quote)
+        flags, at, number = frame[FRAME_FLAGS], FRAME_HEADER, 0
+        if flags & Flag.EXIT:
+            number = int.from_bytes(bytes(frame[at : at + NUMBER]).ljust(NUMBER, b"\0"), "big")
+            at += NUMBER
+            if flags & Flag.NAMED and len(frame) >= at + 2:
+                at += 2 + frame[at + 1]
+        quote = bytes(frame[at : at + QUOTE]).ljust(QUOTE, b"\0")
+        return cls(reason, flags, frame[FRAME_PROTOCOL], quote, number)
 
     def encode(self) -> bytes:
         """The frame. Raises ValueError where the quote has another size."""
         body = _REFUSED.pack(self.reason, self.flags, self.protocol, _exactly(self.quote, QUOTE))
-        return _head(Control.REFUSAL) + body
+        number = self.number.to_bytes(NUMBER, "big") if self.flags & Flag.EXIT else b""
+        return _head(Control.REFUSAL) + body + number
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,8 +284,9 @@ def _answer(body: bytes, _padding: int) -> Answer:
 def _refused(body: bytes, _padding: int) -> Refused:
     if body[3]:
         raise BadFrame("a reserved byte is set")
-    reason, flags, protocol, quote = _REFUSED.unpack(body)
-    return Refused(_or_number(Refusal, reason), flags, protocol, quote)
+    reason, flags, protocol, quote = _REFUSED.unpack_from(body)
+    number = int.from_bytes(body[_REFUSED.size :], "big")
+    return Refused(_or_number(Refusal, reason), flags, protocol, quote, number)
 
 
 def _farewell(body: bytes, _padding: int) -> Farewell:
@@ -299,6 +322,8 @@ def parse_control(frame: bytes | bytearray | memoryview) -> ControlFrame:
     if shape is None:
         raise BadFrame("a control frame of an unknown type")
     size, read = shape
+    if read is _refused and len(frame) >= FRAME_HEADER + size and frame[FRAME_HEADER + 1] & Flag.EXIT:
+        size += NUMBER
     end = FRAME_HEADER + size
     if len(frame) < end:
         raise BadFrame("a control frame is cut off")

@@ -28,7 +28,7 @@ from nat.header import (
 from nat.header import Protocol as Ip
 from nat.packet import Packet, Problem
 from zignet.wire import icmp
-from zignet.wire.frame import FRAME_HEADER, BadFrame, Flag, Protocol, is_known
+from zignet.wire.frame import FRAME_FLAGS, FRAME_HEADER, BadFrame, Flag, Protocol, is_known
 
 __all__ = ["rebuild", "strip"]
 
@@ -110,6 +110,8 @@ def rebuild(
     """
     if not is_known(frame) or frame[0] not in (Protocol.TCP, Protocol.UDP, Protocol.ICMP):
         raise BadFrame("not a frame of TCP, UDP or ICMP")
+    if frame[FRAME_FLAGS] & Flag.EXIT:
+        raise BadFrame("a frame of an exit flow")
     number, flags, traffic_class, hops = Protocol(frame[0]), frame[1], frame[2], frame[3]
     v6 = bool(flags & Flag.V6)
     if len(source) != len(target) or len(source) != (16 if v6 else 4):

@@ -148,8 +148,17 @@ class Notes:
     def slow(self, link: Link, at: int, length: int) -> None:
         self.notes.append(("slow", link, bytes(self.gateway.raw[at : at + length])))
 
-    def clamp(self, link: Link, at: int, end: int, partial: bool) -> None:
+    def clamp(self, link: Link, at: int, end: int, extra: int, partial: bool) -> None:
         self.notes.append(("clamp", link, bytes(self.gateway.raw[at:end]), partial))
+
+    def first_packet(self, at: int, length: int) -> None:
+        self.notes.append(("first_packet", bytes(self.gateway.raw[at : at + length])))
+
+    def foreign(self, at: int, length: int) -> None:
+        self.notes.append(("foreign", bytes(self.gateway.raw[at : at + length])))
+
+    def slow_exit(self, link: Link, at: int, length: int, number: int, back: bool) -> None:
+        self.notes.append(("slow_exit", link, bytes(self.gateway.raw[at : at + length]), number, back))
 
     def handshake(self, datagram: memoryview, address: Any) -> None:
         self.notes.append(("handshake", bytes(datagram), address))
@@ -209,13 +218,13 @@ class Host:
         self.sender = Sender(self.loop, self.gateway.raw, header, self.wire, own4, own6)
         self.sender.hub = self.hub
         self.openings: dict[int, Opening] = {}
-        self.receiver = Receiver(self.loop, self.wire, self.device, self.openings, own4, own6)
+        self.receiver = Receiver(self.loop, self.wire, self.device, self.openings)
         self.receiver.hub = self.hub
         self.dropped: Counter[str] = Counter()
         engine: Any = SimpleNamespace(gateway=self.gateway, loop=self.loop, fragments=Reassembler())
         self.rare = Rare(engine, self.sender, self.dropped, own4, own6)
         if not plain:
-            for name in ("slow", "clamp", "nobody", "slow_frame"):
+            for name in ("slow", "slow_exit", "clamp", "nobody", "slow_frame"):
                 setattr(self.hub, name, getattr(self.rare, name))
         # Whatever is fed to the gateway, once it is put together, goes to the peers.
         everything = ip_network("0.0.0.0/0"), ip_network("255.255.255.255/32"), ip_network("::/0")

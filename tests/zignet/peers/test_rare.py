@@ -458,7 +458,6 @@ REFUSED = {
     "sctp": (bytes((132, 0, 0, 64)) + bytes(range(20)), Refusal.UNKNOWN_PROTOCOL),
     "routing header": (bytes((43, 1, 0, 64)) + bytes(range(20)), Refusal.UNKNOWN_PROTOCOL),
     "hop by hop": (bytes((60, 1, 0, 64)) + bytes(range(20)), Refusal.UNKNOWN_PROTOCOL),
-    "exit": (bytes((6, 4, 0, 64)) + bytes(range(20)), Refusal.UNKNOWN_PROTOCOL),
     "whole with flags": (bytes((4, 1, 0, 0)) + bytes(range(20)), Refusal.UNKNOWN_PROTOCOL),
     "fragment with flags": (bytes((44, 1, 0, 0)) + bytes(range(20)), Refusal.UNKNOWN_PROTOCOL),
     "nothing in it": (bytes((99, 0, 0, 0)), Refusal.UNKNOWN_PROTOCOL),

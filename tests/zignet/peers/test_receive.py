@@ -665,7 +665,7 @@ def test_an_erased_key_in_the_middle_of_a_stream(v6):
                     opening.erase()
                 return lab.wire.receive_into(buffer)
 
-        lab.receiver.__init__(lab.loop, Going(), lab.device, lab.openings, *lab.own.values())
+        lab.receiver.__init__(lab.loop, Going(), lab.device, lab.openings)
         lab.receiver.hub = lab.hub
         assert lab.read(datagrams[:3], datagrams[3:]) == rebuilt(lab, frames[:3])
         assert lab.receiver.dropped == {"not authentic": 3}
@@ -1027,7 +1027,7 @@ class Unwritable(Host):
         super().__init__(**how)
         self.epoll = select.epoll()
         self.device.fileno = self.epoll.fileno
-        self.receiver.__init__(self.loop, self.wire, self.device, self.openings, *self.own.values())
+        self.receiver.__init__(self.loop, self.wire, self.device, self.openings)
         self.receiver.hub = self.hub
 
     def close(self):

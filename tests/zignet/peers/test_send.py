@@ -274,7 +274,8 @@ def test_a_syn_is_shown_to_who_clamps(v6, flags):
         link, keys = met(lab)
         packet = tcp(way(lab, v6), options=bytes.fromhex("020405b4"), flags=flags)
 
-        def clamp(to, at, end, partial):
+        def clamp(to, at, end, extra, partial):
+            assert extra == 0
             assert (to, partial) == (link, False)
             assert bytes(lab.gateway.raw[at:end]) == packet[head_of(packet) - 24 :]
             lab.gateway.raw[at + 22 : at + 24] = b"\x01\x00"

@@ -23,9 +23,11 @@ from zignet.wire import (
     bundle,
     clamp_mss,
     parse_control,
+    parse_exit,
     rebuild,
     seal,
     strip,
+    to_exit,
     unbundle,
 )
 from zignet.wire.capture import BadCapture, Capture
@@ -37,6 +39,7 @@ from zignet.wire.links import LINKS, Finder, apart
 _FRAMES = json.loads((FOLDER / "frames.json").read_text(encoding="utf-8"))
 PACKETS = [bytes.fromhex(vector["packet"]) for vector in _FRAMES["packets"]]
 FRAMES = [bytes.fromhex(vector["frame"]) for vector in (*_FRAMES["packets"], *_FRAMES["control"])]
+EXITS = [bytes.fromhex(vector["frame"]) for vector in _FRAMES["exits"]]
 PIECES = [bytes.fromhex(piece) for vector in _FRAMES["fragments"] for piece in vector["pieces"]]
 KEY = bytes(range(32))
 LINE = format_line(1, 1, 2, KEY, KEY, "a" * 56)
@@ -131,6 +134,16 @@ def fuzz_unbundle(rng: random.Random) -> None:
     assert fault or data[4:] == bundle(frames)[4:]
 
 
+# Invariant: any bytes are a frame of an exit flow or raise BadFrame; what was taken apart is put together as it was.
+def fuzz_exit(rng: random.Random) -> None:
+    frame = mutate(rng, rng.choice(EXITS), EXITS)
+    try:
+        one = parse_exit(frame)
+    except BadFrame:
+        return
+    assert to_exit(one.frame, one.number, one.meaning, back=one.back) == frame
+
+
 # Invariant: nothing but the segment's options and checksum changes, and nothing outside of it.
 def fuzz_mss(rng: random.Random) -> None:
     segment = mutate(rng, FRAMES[0][4:], FRAMES)
@@ -148,7 +161,7 @@ def fuzz_mss(rng: random.Random) -> None:
 def fuzz_describe(rng: random.Random) -> None:
     describer = Describer(KeyLog.read(io.StringIO(LINE)))
     under = {"time": 1.0, "from": "a", "to": "b", "ecn": 0}
-    frame = mutate(rng, rng.choice(FRAMES + PIECES), FRAMES).ljust(4, b"\0")
+    frame = mutate(rng, rng.choice(FRAMES + PIECES + EXITS), FRAMES).ljust(4, b"\0")
     for datagram in (seal(Suite.CHACHA, KEY, 2, 0, frame), mutate(rng, DATAGRAM, [DATAGRAM])):
         for piece in apart(memoryview(datagram * rng.choice((1, 1, 3)))):
             facts = describer.message(piece, 0.0, rng.choice((0, 0, 0, 5)))
@@ -198,6 +211,7 @@ TARGETS: list[Callable[[random.Random], None]] = [
     fuzz_control,
     fuzz_fragments,
     fuzz_unbundle,
+    fuzz_exit,
     fuzz_mss,
     fuzz_describe,
     fuzz_capture,

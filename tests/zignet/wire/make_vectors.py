@@ -153,6 +153,11 @@ def control() -> list[dict[str, Any]]:
             "fields": {"reason": 1, "flags": 2, "protocol": 6, "quote": t8},
             "frame": b"\0\5\0\0" + bytes((1, 2, 6, 0)) + t8,
         },
+        {
+            "type": "Refused",
+            "fields": {"reason": 4, "flags": 5, "protocol": 17, "quote": t8, "number": 0x010203},
+            "frame": b"\0\5\0\0" + bytes((4, 5, 17, 0)) + t8 + b"\0\1\2\3",
+        },
         {"type": "Farewell", "fields": {"reason": 2}, "frame": b"\0\6\0\0\2"},
     ]
 
@@ -163,6 +168,7 @@ NOT_CONTROL = {
     "cut": "00010000 01020304050607",
     "padding that is not zero": "00010000 0102030405060708 01",
     "the reserved byte of a refusal": "00050000 01020601 0102030405060708",
+    "a refusal of an exit flow without its number": "00050000 01040600 0102030405060708",
 }
 
 
@@ -177,6 +183,44 @@ def fragments() -> list[dict[str, Any]]:
         ]
         result.append({"frame": frame, "number": number, "room": room, "pieces": pieces})
     return result
+
+
+def exits() -> list[dict[str, Any]]:
+    """`inside` is the frame without EXIT; flags: EXIT 4, BACK 8, NAMED 16."""
+    syn, query, syn6 = (packets()[number]["frame"] for number in (0, 2, 5))
+
+    def entry(name: str, inside: bytes, flags: int, meaning: str, named: bytes) -> dict[str, Any]:
+        head = bytes((inside[0], inside[1] | flags)) + inside[2:4]
+        one = {"name": name, "number": 0x00A0B0C0, "back": bool(flags & 8), "meaning": meaning}
+        return {**one, "inside": inside, "frame": head + b"\0\xa0\xb0\xc0" + named + inside[4:]}
+
+    name = "www.video_1.example"
+    return [
+        entry("a SYN to a name", syn, 20, name, b"\1\x13" + name.encode()),
+        entry("a datagram to an IPv4 address", query, 20, "203.0.113.5", b"\4\4" + packed("203.0.113.5")),
+        entry("a SYN to an IPv6 address", syn6, 20, "2001:db8::5", b"\6\x10" + packed("2001:db8::5")),
+        entry("a datagram", query, 4, "", b""),
+        entry("a datagram that comes back", query, 12, "", b""),
+    ]
+
+
+NO_EXIT = {
+    "BACK without EXIT": "11080000 0001000200080000",
+    "NAMED without EXIT": "11100000 01016100 01000200080000",
+    "BACK and NAMED": "111c0000 00000001 010161 0001000200080000",
+    "EXIT of ICMP": "01040000 00000001 0800f7ff00000000",
+    "the number 0": "11040000 00000000 0001000200080000",
+    "the number 2^24": "11040000 01000000 0001000200080000",
+    "a number that is cut": "11040000 000000",
+    "a name that is cut": "11140000 00000001 010861626364",
+    "an empty name": "11140000 00000001 0100 0001000200080000",
+    "an upper-case name": "11140000 00000001 010141 0001000200080000",
+    "two dots": "11140000 00000001 0104612e2e62 0001000200080000",
+    "an address as a name": "11140000 00000001 0107312e322e332e34 0001000200080000",
+    "a hexadecimal address as a name": "11140000 00000001 010430783766 0001000200080000",
+    "an IPv4 address of 3 bytes": "11140000 00000001 0403010203 0001000200080000",
+    "an unknown kind": "11140000 00000001 020161 0001000200080000",
+}
 
 
 def bundles() -> list[dict[str, Any]]:
@@ -219,12 +263,14 @@ def texts() -> dict[str, str]:
         "frames.json": {
             "about": "Frames of protocol.md §6 and §7. A `packet` is what the sender's host gives (`partial`: its "
             "checksum is not there yet), `rebuilt` what the receiver writes for the addresses beside it; `inside` what "
-            "is taken of a bundle. " + made,
+            "is taken of a bundle, or of a frame of an exit flow. " + made,
             "packets": packets(),
             "control": control(),
             "not_control": NOT_CONTROL,
             "fragments": fragments(),
             "bundles": bundles(),
+            "exits": exits(),
+            "not_exits": NO_EXIT,
         },
         "data.json": {"about": "Data messages of protocol.md §4. " + made, "data": data()},
     }

@@ -38,7 +38,8 @@ frames = st.one_of(
     st.builds(Pong, exactly(8)),
     st.builds(Challenge, exactly(16), u32, st.integers(0, 1400)),
     st.builds(Answer, exactly(16), u32, u16, u16, exactly(16)),
-    st.builds(Refused, u8, u8, u8, exactly(8)),
+    st.builds(Refused, u8, u8.map(lambda flags: flags & ~4), u8, exactly(8)),
+    st.builds(Refused, u8, u8.map(lambda flags: flags | 4), u8, exactly(8), u32),
     st.builds(Farewell, u8),
 )
 
@@ -138,8 +139,15 @@ def test_a_refusal_quotes_its_frame():
         Refused.of(b"\x63\x80\0", Refusal.UNKNOWN_PROTOCOL)
 
 
+def test_a_refusal_of_an_exit_flow_says_which():
+    for named in (b"", b"\1\1a"):
+        frame = bytes((6, 20 if named else 4, 0, 64)) + b"\0\1\2\3" + named + bytes(range(40))
+        assert Refused.of(frame, Refusal.NUMBER_UNKNOWN) == Refused(4, frame[1], 6, bytes(range(8)), 0x010203)
+    assert Refused.of(b"\x63\x04\0\0\1", 2) == Refused(2, 4, 0x63, bytes(8), 0x01000000)
+
+
 def test_every_protocol_and_flag():
-    """Protocol §6: V6 belongs to TCP, UDP and ICMP, PARTIAL to TCP and UDP, nothing else to anything."""
+    """Protocol §6: V6 belongs to TCP, UDP and ICMP, PARTIAL and EXIT to TCP and UDP, BACK or NAMED to EXIT."""
     known = {
         (number, flags)
         for number in range(256)
@@ -147,7 +155,7 @@ def test_every_protocol_and_flag():
         if is_known(bytes((number, flags, 0, 0)))
     }
     assert known == {
-        *((number, flags) for number in (6, 17) for flags in range(4)),
+        *((number, flags | more) for number in (6, 17) for flags in range(4) for more in (0, 4, 12, 20)),
         (1, 0),
         (1, 1),
         (4, 0),
@@ -160,6 +168,6 @@ def test_every_protocol_and_flag():
 def test_the_numbers_of_the_protocol():
     assert list(Protocol) == [0, 1, 4, 6, 17, 44, 255]
     assert list(Control) == list(range(7))
-    assert [Flag.V6, Flag.PARTIAL, Flag.EXIT] == [1, 2, 4]
-    assert list(Refusal) == [1, 2, 3]
+    assert [Flag.V6, Flag.PARTIAL, Flag.EXIT, Flag.BACK, Flag.NAMED] == [1, 2, 4, 8, 16]
+    assert list(Refusal) == [1, 2, 3, 4, 5, 6, 7]
     assert list(FarewellReason) == [1, 2, 3]

@@ -64,6 +64,20 @@ def test_bundles(vector):
     assert bool(fault) != (wire.bundle(inside) == frame)
 
 
+@pytest.mark.parametrize("vector", FRAMES["exits"], ids=lambda vector: vector["name"])
+def test_exit_flows(vector):
+    frame, inside = bytes.fromhex(vector["frame"]), bytes.fromhex(vector["inside"])
+    number, back, meaning = vector["number"], vector["back"], vector["meaning"]
+    assert wire.parse_exit(frame) == wire.ExitFrame(number, back, meaning, inside)
+    assert wire.to_exit(inside, number, meaning, back=back) == frame
+
+
+@pytest.mark.parametrize("name", FRAMES["not_exits"])
+def test_what_is_no_exit_flow(name):
+    with pytest.raises(wire.BadFrame):
+        wire.parse_exit(bytes.fromhex(FRAMES["not_exits"][name]))
+
+
 @pytest.mark.parametrize("vector", DATA, ids=lambda vector: f"suite{vector['suite']}-{vector['counter']}")
 def test_data(vector):
     key, frame, datagram = (bytes.fromhex(vector[name]) for name in ("key", "frame", "datagram"))

@@ -1,0 +1,69 @@
+"""The exit that is a peer: it resolves the name and dials; this host only says where to (protocol §6, exit flows).
+
+A flow whose SYN had the name never comes here: its own packets go to the peer (`zignet.peers.destinations`). One whose
+name had to be sniffed, or whose address is a real one, connects on from here, to a fake address that stands for
+(name, this exit), and so takes the same path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, ClassVar
+
+from nat.exit import Dial, Reason, Refusal, Target, UdpDirect
+
+if TYPE_CHECKING:
+    from zignet.dns.fakes import Fakes
+    from zignet.identity import PublicKey
+
+__all__ = ["PeerExit", "Stand", "standing"]
+
+Stand = Callable[[str, str, int], bytes | None]  # (name or address, exit, 4 or 16) -> a fake address for it
+
+
+@dataclass(slots=True)
+class PeerExit:
+    """Everything leaves by one peer."""
+
+    kind: ClassVar[str] = "peer"
+
+    name: str
+    key: PublicKey
+    stand: Stand | None = field(default=None, compare=False)  # None: names are not led to peers here
+
+    @property
+    def where(self) -> str:
+        """For people: the beginning of its key."""
+        return self.key.name[:8]
+
+    def tcp(self, target: Target) -> Dial | Refusal:
+        """Connect to the fake address that stands for the target by this exit."""
+        address = self._address(target)
+        return address if isinstance(address, Refusal) else Dial(address, target.port)
+
+    def udp(self) -> UdpDirect | Refusal:
+        """Datagrams go to the same address."""
+        return UdpDirect(stand_in=self._address)
+
+    def _address(self, target: Target) -> bytes | Refusal:
+        if self.stand is None:
+            return Refusal(Reason.FAILED, "fake addresses are not set up on this host")
+        meaning = target.name or str(ip_address(target.address))
+        found = self.stand(meaning, self.name, len(target.address))
+        if found is None:
+            return Refusal(Reason.FAILED, "no fake address is left")
+        return found
+
+
+def standing(fakes: Fakes) -> Stand:
+    """The addresses of these for `PeerExit.stand`."""
+
+    def stand(meaning: str, exit_name: str, size: int) -> bytes | None:
+        number = fakes.number_of(meaning, exit_name)
+        if number is None:
+            return None
+        return fakes.address4(number) if size == 4 else fakes.address6(number)
+
+    return stand

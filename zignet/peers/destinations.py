@@ -1,0 +1,192 @@
+"""The application's side of exit flows: which fake address is a destination by which peer's exit (protocol §6).
+
+    sender ─► first(at, length)    a SYN, or a datagram that the exit may not understand yet
+                 │ the rules, with the name that the address stands for
+                 ├─ a peer's exit ─► named: number and name go with the packet
+                 └─ anything else ─► the engine
+
+From then on the packet path finds the `Destination` by itself: outward by the address, inward by the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from nat import craft
+from nat.checksum import fold, sum16
+from nat.exit import Route
+from nat.header import TCP_SYN
+from nat.header import Protocol as Ip
+from nat.packet import Packet
+from zignet.wire import NUMBERS, address_of, good_name
+
+if TYPE_CHECKING:
+    from collections import Counter
+
+    from nat.engine import Engine
+    from nat.exit import Chooser
+    from zignet.peers.peer import Link, Peer
+    from zignet.peers.rare import Rare
+    from zignet.peers.send import Sender
+
+__all__ = ["ANSWERED_S", "MOST", "Destination", "Destinations"]
+
+ANSWERED_S = 30.0  # how long an answer shows that the exit knows a number (protocol §6)
+MOST = 16_384  # destinations at once; their addresses are not given to other names
+
+
+class Destination:
+    """What a number means: a name or an address, and the peer that is asked for it. The packet path reads it."""
+
+    __slots__ = (
+        "address4",
+        "address6",
+        "answered_until",
+        "in4",
+        "in6",
+        "meaning",
+        "number",
+        "peer",
+        "ports",
+        "way4",
+        "way6",
+    )
+
+    def __init__(
+        self, peer: Peer, number: int, meaning: str, addresses: tuple[bytes, bytes], own: tuple[bytes, bytes]
+    ) -> None:
+        self.peer = peer
+        self.number = number
+        self.meaning = meaning
+        self.address4, self.address6 = addresses
+        self.answered_until = 0.0  # monotonic seconds
+        self.ports: set[int] = set()  # to which the rules let UDP go this way
+        self.way4 = self.address4 + own[0]
+        self.way6 = self.address6 + own[1]
+        self.in4 = fold(sum16(self.way4, 0, len(self.way4), 0))
+        self.in6 = fold(sum16(self.way6, 0, len(self.way6), 0))
+
+    def address(self, size: int) -> bytes:
+        """Its fake address, of 4 or 16 bytes."""
+        return self.address4 if size == 4 else self.address6
+
+    def answered(self, now: float) -> None:
+        """Something came back: the exit knows the number."""
+        self.answered_until = now + ANSWERED_S
+
+    def forgotten(self) -> None:
+        """The exit does not know the number."""
+        self.answered_until = 0.0
+
+
+class Destinations:
+    """All destinations of one node."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        sender: Sender,
+        rare: Rare,
+        own: tuple[bytes, bytes],
+        find: Callable[[bytes], Peer | None],  # by the X25519 form of a key
+        wake: Callable[[Peer], Link],
+        stage: Callable[[Link, bytes], None],
+        dropped: Counter[str],
+    ) -> None:
+        self.by_number: dict[int, Destination] = {}  # the least recently begun first
+        self._by_address = sender.exits
+        self._engine = engine
+        self._gateway = engine.gateway
+        self._loop = engine.loop
+        self._rare = rare
+        self._own = own
+        self._find, self._wake, self._stage = find, wake, stage
+        self._dropped = dropped
+        self._packet = Packet(engine.gateway.raw)
+        self._chooser: Chooser | None = None
+        self._fakes: Any = None  # zignet.dns.Fakes: `number_at`, `address4`, `address6`
+
+    def lead(self, fakes: Any, chooser: Chooser) -> None:
+        """From now on these fake addresses mean what this chooser says; also at a reload, for new flows."""
+        self._fakes, self._chooser = fakes, chooser
+        for destination in self.by_number.values():
+            destination.ports.clear()
+
+    def live(self) -> list[bytes]:
+        """Addresses that may have flows: not to be given to another name."""
+        return [destination.address4 for destination in self.by_number.values()]
+
+    def first(self, at: int, length: int) -> None:
+        """A packet in the gateway's buffer that the packet path does not carry by itself."""
+        packet, gateway = self._packet, self._gateway
+        if packet.parse(at, length, gateway.segment_size() != 0) or packet.fragment:
+            gateway.slow(at, length)  # counts what is malformed, and puts fragments together
+            return
+        target = packet.target()
+        number = self._fakes.number_at(target) if self._fakes is not None else -1
+        if not 0 < number < NUMBERS or packet.source() != self._own[packet.version == 6]:
+            gateway.slow(at, length)
+        elif packet.protocol == Ip.TCP and not packet.tcp_flags & TCP_SYN:
+            self._options(at, length, target)
+        elif packet.protocol in (Ip.TCP, Ip.UDP):
+            self._begin(packet, at, length, number)
+        else:
+            gateway.slow(at, length)
+
+    def _options(self, at: int, length: int, target: bytes) -> None:
+        """A segment with IP options."""
+        destination = self._by_address.get(target)
+        link = destination.peer.link if destination is not None else None
+        if destination is None or link is None:
+            self._gateway.slow(at, length)
+        else:
+            self._rare.slow_exit(link, at, length, destination.number, False)
+
+    def _begin(self, packet: Packet, at: int, length: int, number: int) -> None:
+        """A SYN, or a datagram: ask the rules, and go that way."""
+        assert self._chooser is not None
+        gateway = self._gateway
+        target = packet.target()
+        route = self._chooser.choose(
+            packet.protocol, packet.source(), packet.source_port, target, packet.target_port, None
+        )
+        if route is None or not route.name or getattr(route.exit, "kind", "") != "peer":
+            gateway.slow(at, length)
+            return
+        peer = self._find(route.exit.key.x)  # type: ignore[attr-defined]
+        if peer is None or not (good_name(route.name.encode()) or address_of(route.name)):
+            self._dropped["exit flows: no such peer, or not a name"] += 1
+            gateway.send(craft.unreachable(packet, craft.Unreachable.HOST))
+            return
+        destination = self._destination(peer, number, route)
+        if destination is None:  # live flows to it have another exit: the NAT can tell them apart
+            gateway.slow(at, length)
+            return
+        if packet.protocol == Ip.UDP:
+            destination.ports.add(packet.target_port)
+        link = peer.link or self._wake(peer)
+        if link.ready(self._loop.now) is None:
+            self._stage(link, bytes(gateway.raw[: at + length]))
+        else:
+            self._rare.named(link, packet, number, route.name)
+
+    def _destination(self, peer: Peer, number: int, route: Route) -> Destination | None:
+        known = self.by_number.pop(number, None)
+        if known is not None and known.meaning == route.name:
+            self.by_number[number] = known
+            return known if known.peer is peer else None
+        if known is not None:
+            self._forget(known)
+        while len(self.by_number) >= MOST:
+            self._forget(self.by_number.pop(next(iter(self.by_number))))
+        addresses = self._fakes.address4(number), self._fakes.address6(number)
+        made = Destination(peer, number, route.name, addresses, self._own)
+        self.by_number[number] = made
+        for address in addresses:
+            self._by_address[address] = made
+        return made
+
+    def _forget(self, destination: Destination) -> None:
+        for address in (destination.address4, destination.address6):
+            self._by_address.pop(address, None)
