@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from functools import partial
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,10 +42,10 @@ from nat.tun import (
     sync,
 )
 from zignet.cli.errors import Fault, guarded
-from zignet.config import Config, ConfigError, LimitsConfig, load_config
+from zignet.config import Config, ConfigError, DnsConfig, LimitsConfig, load_config
 from zignet.control import DnsReport, Place, handler_for
 from zignet.control.service import ControlService
-from zignet.exits import AnyExit, ExitSetupError, build_exits
+from zignet.exits import AnyExit, ExitSetupError, build_exits, peers_in_rules
 from zignet.report import Report
 from zignet.routing import RuleError, Rules, build_rules
 
@@ -301,7 +301,7 @@ class Node:
             log.warning("peers are configured now: this needs a restart")
         if self.names is not None:
             self.names.reload(config.dns, self.rules, self.exits)
-            self.engine.choose_with(self.names.chooser(self.rules, self.exits))
+            lead_flows(self, self.names)
         else:
             self.engine.choose_with(self.rules)
         self.loaded = self.loop.now
@@ -336,6 +336,7 @@ class Loading(threading.Thread):
         """In the thread."""
         try:
             config = load_config(self._path) if self._path is not None else Config.default()
+            config = with_names(config)
             exits = build_exits(config)
             self.loaded = config, exits, build_rules(config, exits)
         except (ConfigError, RuleError, ExitSetupError, OSError) as error:
@@ -417,6 +418,13 @@ def build_hub(node: Node, secret: SecretKey, underlay: Udp) -> Hub:
     return hub
 
 
+def with_names(config: Config) -> Config:
+    """A rule that names a peer needs fake addresses, and an exit a resolver, without a `dns` section as well."""
+    if config.dns is None and (peers_in_rules(config) or config.exit.allow):
+        return replace(config, dns=DnsConfig(listen=()))
+    return config
+
+
 def put_names_back(state_dir: Path) -> None:
     """What a node that died has left, if this one has nothing to do with names."""
     if not (state_dir / NAMES_JOURNAL).exists():
@@ -443,8 +451,22 @@ def build_names(node: Node) -> Names | None:
     own = [str(config.tun.address), *([str(node.address6)] if node.ipv6 else [])]
     names = Names(node.loop, Underlay(config.mark), config, own)
     names.attach(node.engine, node.hub, node.rules, node.exits)
-    node.engine.choose_with(names.chooser(node.rules, node.exits))
+    lead_flows(node, names)
     return names
+
+
+def lead_flows(node: Node, names: Names) -> None:
+    """Flows to fake addresses go by the rules, and those for a peer's exit to the peer; also at a reload."""
+    from zignet.exits.peer import PeerExit, standing
+
+    stand = standing(names.fakes)
+    for exit_ in node.exits.values():
+        if isinstance(exit_, PeerExit):
+            exit_.stand = stand
+    chooser = names.chooser(node.rules, node.exits)
+    node.engine.choose_with(chooser)
+    if node.hub is not None:
+        node.hub.lead_names(names.fakes, chooser)
 
 
 def offer_exit(node: Node, hub: Hub, config: Config) -> None:
@@ -457,7 +479,9 @@ def offer_exit(node: Node, hub: Hub, config: Config) -> None:
         hub.offer_exit(None, lambda key: False)
         return
     offer, tun = config.exit, node.config.tun
-    own = tun.range, tun.range6
+    own: tuple[IPv4Network | IPv6Network, ...] = (tun.range, tun.range6)
+    if node.config.dns is not None:
+        own = *own, node.config.dns.fake_range, node.config.dns.fake_range6
     exit_ = GuestExit(
         private=offer.private,
         ports=frozenset(offer.ports),
@@ -564,6 +588,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def start() -> None:
         config = load_config(options.config) if options.config is not None else Config.default()
+        config = with_names(config)
         signal.signal(
             signal.SIGTERM, signal.default_int_handler
         )  # a stop while starting takes everything back

@@ -108,6 +108,8 @@ class Names:
         )
         engine.resolve_with(self.resolver)
         self.users.append(lambda: (flow.target for flow in engine.flows()))
+        if hub is not None:
+            self.users.append(hub.live_addresses)
 
     def lead_here(self, link: str, index: int) -> None:
         """Have the system's names that are ours come here, as `dns.mode` says. `link`: the TUN."""

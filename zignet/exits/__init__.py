@@ -16,7 +16,7 @@ drives it.
 """
 
 from zignet.exits.block import Block
-from zignet.exits.build import BUILT_IN, AnyExit, ExitSetupError, build_exits
+from zignet.exits.build import BUILT_IN, AnyExit, ExitSetupError, build_exits, peers_in_rules
 from zignet.exits.direct import Direct
 from zignet.exits.http import Http
 from zignet.exits.peer import PeerExit
@@ -32,4 +32,5 @@ __all__ = [
     "PeerExit",
     "Socks5",
     "build_exits",
+    "peers_in_rules",
 ]

@@ -17,7 +17,7 @@ from zignet.exits.socks5 import Socks5
 if TYPE_CHECKING:
     from zignet.config import Config, ExitConfig, PeerConfig
 
-__all__ = ["BUILT_IN", "AnyExit", "ExitSetupError", "build_exits"]
+__all__ = ["BUILT_IN", "AnyExit", "ExitSetupError", "build_exits", "peers_in_rules"]
 
 AnyExit = Direct | Block | Socks5 | Http | PeerExit
 

@@ -604,6 +604,10 @@ class Hub:
             self.gateway.lead_names_to_peers(fakes.pool4, fakes.pool6)
         self.destinations.lead(fakes, chooser)
 
+    def live_addresses(self) -> list[bytes]:
+        """Fake addresses that may have flows."""
+        return self.destinations.live() if self.destinations is not None else []
+
     def offer_exit(self, exit_: Exit | None, may: Callable[[PublicKey], bool]) -> None:
         """From now on these keys may have connections dialled here, by that exit; None: nobody may."""
         self.guests.exit = exit_
