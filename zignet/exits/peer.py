@@ -23,7 +23,7 @@ __all__ = ["PeerExit", "Stand", "standing"]
 Stand = Callable[[str, str, int], bytes | None]  # (name or address, exit, 4 or 16) -> a fake address for it
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class PeerExit:
     """Everything leaves by one peer."""
 

@@ -273,18 +273,24 @@ class Guests:
         return link.guest
 
     def dismiss(self, link: Link) -> None:
-        """The link has ended, or the right to exit: so do the flows. Harmless if there are none."""
+        """The link has ended: so do the flows, and nobody is told. Harmless if there are none."""
         guest, link.guest = link.guest, None
-        if guest is None:
-            return
-        for flow in self.flows_of(guest):
-            self._end(flow, "the peer has gone")
-        guest.meanings.clear()
+        if guest is not None:
+            for flow in self.flows_of(guest):
+                self._end(flow, "the peer has gone")
+            guest.meanings.clear()
 
     def recheck(self, link: Link) -> None:
-        """The policy may have changed."""
-        if link.guest is not None and (self.exit is None or not self.may(link)):
-            self.dismiss(link)
+        """The policy may have changed: what it does not allow any more is reset."""
+        guest = link.guest
+        if guest is None or (self.exit is not None and self.may(link)):
+            return
+        for flow in self.flows_of(guest):
+            if flow.protocol == Ip.TCP and flow.relay is not None:
+                flow.relay.fail("the peer may not exit any more")  # the kernel's reset goes to the peer
+            else:
+                self._end(flow, "the peer may not exit any more")
+        link.guest = None
 
     def flows_of(self, guest: Guest) -> list[Any]:
         """Its live flows. Looks at all there are."""

@@ -221,10 +221,25 @@ class Rare:
 
     def _guest(self, link: Link, flow: ExitFrame, frame: bytes) -> None:
         guest = link.guest or (self.guests.admit(link) if self.guests is not None else None)
-        if guest is None:
-            self.refuse(link, frame, Refusal.FORBIDDEN)
-        else:
+        if guest is not None:
             guest.frame(flow, frame)
+        elif flow.frame[0] == Protocol.TCP and len(flow.frame) > TCP_LENGTH and flow.frame[17] & TCP_ACK:
+            self._reset(
+                link, flow
+            )  # a refusal quotes too little of it for a reset that its application believes
+        else:
+            self.refuse(link, frame, Refusal.FORBIDDEN)
+
+    def _reset(self, link: Link, flow: ExitFrame) -> None:
+        """Answer a segment of a connection that is not there."""
+        self._dropped["exit flows: reset"] += 1
+        size = 16 if flow.frame[1] & Flag.V6 else 4
+        segment = bytearray(rebuild(flow.frame, self._own[size], self._own[size]))
+        packet = Packet(segment)
+        if not packet.parse(0, len(segment)):
+            reset = craft.tcp_reset(packet)
+            if reset:
+                self.send(link, to_exit(strip(reset), flow.number, back=True), is_data=False)
 
     def _deliver(self, link: Link, frame: bytes) -> None:
         size = 16 if frame[1] & Flag.V6 else 4

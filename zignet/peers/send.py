@@ -311,19 +311,21 @@ class Sender:
         if session is None:
             self.hub.stage(link, bytes(self.memory[: at + length]))
             return
+        self.extra = NUMBER if flags else 0
         if self.shared_count and (
-            link is not self.shared_link or self.shared_ecn != ecn or length > SMALL + 16
+            link is not self.shared_link
+            or self.shared_ecn != ecn
+            or gso
+            or length + self.extra > SMALL + 16
         ):
             self.settle()  # it must not be overtaken
         self.begin(link.address, ecn)
         l4: cython.Py_ssize_t = at + ip
         end: cython.Py_ssize_t = at + length
         if flags:
-            self.extra = NUMBER
             self.number = number
             self.delta = 0xFFFF - sum_of(view, at + (8 if self.v6 else 12), at + ip)
         else:
-            self.extra = 0
             self.delta = 0xFFFF - cython.cast(cython.uint, link.in6 if self.v6 else link.in4)
         if self.v6:
             flags |= V6

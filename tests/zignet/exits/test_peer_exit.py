@@ -73,6 +73,7 @@ def test_each_peer_is_an_exit_by_its_name() -> None:
     made = config("routes: ['*.video.example -> peer_us', 'IP-CIDR,198.51.100.0/24,peer_jp,no-resolve']\n")
     exits = build_exits(made)
     assert exits["peer_us"] == PeerExit("peer_us", KEY)
+    assert {exits["peer_us"]: 1}[PeerExit("peer_us", KEY)] == 1  # mappings are found by their exit
     assert exits["peer_jp"].kind == "peer"
     route = build_rules(made, exits).choose(6, bytes(4), 1, bytes(4), 443, "www.video.example")
     assert route is not None

@@ -266,7 +266,7 @@ def test_no_connection_begins_at_the_exit(lab):
 
 def test_who_is_no_guest_is_refused(lab):
     lab.links[1].guest = None
-    assert lab.out((NO_VIRTIO, tcp((ONE4, FAKE4), b"x"))) == []
+    assert lab.out((NO_VIRTIO, udp((ONE4, FAKE4), b"x"))) == []
     assert lab.exit.dropped == {"from peers: refused, forbidden": 1}
     assert lab.exit.written() == []
     lab.carry(lab.exit.sent(), lab.app)
@@ -274,9 +274,14 @@ def test_who_is_no_guest_is_refused(lab):
     refused = parse_control(note[2])
     assert (refused.reason, refused.number, refused.flags) == (1, NUMBER, Flag.EXIT)
     lab.app.rare.refused(lab.links[0], refused)
-    (reset,) = as_kernel(lab.app.written())
-    assert reset[33] & 0x04
-    assert (reset[12:16], reset[16:20]) == (FAKE4, ONE4)
+    (told,) = as_kernel(lab.app.written())
+    assert (told[9], told[20], told[21]) == (1, 3, 13)
+    assert (told[12:16], told[16:20]) == (FAKE4, ONE4)
+    # A segment of a connection is reset, in the words of that connection.
+    assert lab.out((NO_VIRTIO, tcp((ONE4, FAKE4), b"x", ack=77))) == []
+    (reset,) = lab.carry(lab.exit.sent(), lab.app)
+    assert (reset[33], reset[24:28]) == (0x04, (77).to_bytes(4, "big"))
+    assert whole(reset) == reset
 
 
 def test_a_syn_is_lowered_to_what_the_path_carries(lab):

@@ -256,6 +256,11 @@ def test_the_right_may_be_taken_away(anywhere, server):
         lab.until(lambda: [*lab.world.engine.flows()] == [])
         with pytest.raises(ConnectionResetError):
             lab.until(lambda: read_some(far) == b"")
+        # A segment that comes late is reset, as one of a connection that is not there.
+        lab.turn()
+        lab.give(tcp(FAKE["v4"], b"x", seq=5, ack=77, flags=ACK))
+        resets = lab.until(lambda: [one for one in lab.turn() if layer(one)[TCP].flags == "R"])
+        assert layer(resets[0])[TCP].seq == 77
         near.close()
         far.close()
 
