@@ -1,7 +1,7 @@
 """`scripts/demo`: ZigNet's main job on real input, in a little internet that is made for it and removed.
 
-Real curl and a real HTTP/3 client in the host's namespace, real TLS servers, two upstream proxies. Each
-request has an expected way; the demo fails when one goes another.
+Real curl and a real HTTP/3 client in the host's namespace, real TLS servers, two upstream proxies; and then three
+nodes, two of which are exits of the third. Each request has an expected way; the demo fails when one goes another.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rich.table import Table
 from zignet.bench.world import load_command
 from zignet.lab.internet import HOST, HOST6, OFFICE, OFFICE6, SITES, TOKYO, Internet
 from zignet.lab.namespace import start_module
+from zignet.lab.regions import ROUTES, TARGETS, Regions, shown
 from zignet.lab.running import NotReady, Running
 
 __all__ = ["main"]
@@ -159,6 +160,25 @@ def step(console: Console, text: str) -> Iterator[None]:
     console.print(f"[dim]{time.monotonic() - begin:5.1f} s[/dim]  {text}")
 
 
+def peers_as_exits(console: Console) -> bool:
+    """The second act: names, fake addresses, and peers that resolve and dial. Whether each page was the right one."""
+    with contextlib.ExitStack() as stack:
+        with step(
+            console, "another one: laptop, peer_us, peer_jp, and sites with an edition for each region"
+        ):
+            net = stack.enter_context(Regions())
+        console.print("\n".join(ROUTES), style="cyan", markup=False, highlight=False)
+        with step(console, "zignet up, on all three"):
+            net.up()
+        visits = []
+        for name, edition in TARGETS:
+            with step(console, f"dig {name}, curl https://{name}/"):
+                visits.append(net.visit(name, edition))
+    console.print()
+    console.print(shown(visits))
+    return all(visit.expected for visit in visits)
+
+
 def left_behind(namespaces: list[str], directory: Path) -> list[str]:
     """What is still there of a lab that was taken down."""
     found = [name for name in namespaces if Path("/run/netns", name).exists()]
@@ -231,7 +251,8 @@ def main() -> int:
         console.print("The demo needs curl.")
         return 2
     try:
-        return 0 if show(console) else 1
+        first = show(console)
+        return 0 if peers_as_exits(console) and first else 1
     except NotReady as error:
         console.print(f"zignet did not start:\n{error}", markup=False)
         return 1

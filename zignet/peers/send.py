@@ -313,10 +313,7 @@ class Sender:
             return
         self.extra = NUMBER if flags else 0
         if self.shared_count and (
-            link is not self.shared_link
-            or self.shared_ecn != ecn
-            or gso
-            or length + self.extra > SMALL + 16
+            link is not self.shared_link or self.shared_ecn != ecn or gso or length + self.extra > SMALL + 16
         ):
             self.settle()  # it must not be overtaken
         self.begin(link.address, ecn)
