@@ -33,8 +33,10 @@ from tests.zignet.peers.pair import (
     udp,
     unfinished,
 )
-from tests.zignet.wire.fuzz import FRAMES, PIECES, mutate
+from tests.zignet.wire.fuzz import EXITS, FRAMES, PIECES, mutate
 from zignet.noise import Suite
+from zignet.peers.destinations import Destination
+from zignet.peers.peer import Peer
 from zignet.wire import (
     BadDatagram,
     BadFrame,
@@ -43,9 +45,11 @@ from zignet.wire import (
     combine,
     is_known,
     parse_data,
+    parse_exit,
     rebuild,
     split,
     strip,
+    to_exit,
     unbundle,
     unseal,
 )
@@ -53,6 +57,9 @@ from zignet.wire import (
 HEADERS = ((0, 0), (10, 0), (10, CSUM), (10, ALL))
 ELSEWHERE = ("198.51.100.9", 4000)
 WAYS = {False: (PLACE4, ONE4), True: (PLACE6, ONE6)}
+NUMBER = 7  # of a destination by the peer
+FAKES = (bytes((198, 19, 0, 7)), bytes.fromhex("20010002") + bytes(11) + b"\x07")
+BACK = {False: (FAKES[0], ONE4), True: (FAKES[1], ONE6)}
 NEIGHBOUR4, NEIGHBOUR6 = bytes((100, 64, 0, 10)), bytes(15) + b"\x0a"
 
 
@@ -67,7 +74,10 @@ def flow(rng: random.Random) -> list[bytes]:
         packet = tcp(WAYS[v6], payload, seq=rng.choice((1000, 2**32 - 300)), options=options)
     at = 40 if v6 else 20
     head = at + (8 if packet[6 if v6 else 9] == 17 else (packet[at + 12] >> 4) * 4)
-    return [strip(piece, partial=True) for piece in cut(packet, head, size)]
+    frames = [strip(piece, partial=True) for piece in cut(packet, head, size)]
+    if rng.random() < 0.3:
+        return [to_exit(frame, NUMBER, back=True) for frame in frames]
+    return frames
 
 
 def hostile(rng: random.Random) -> list[bytes]:
@@ -78,7 +88,7 @@ def hostile(rng: random.Random) -> list[bytes]:
         if kind < 0.5:
             frames += flow(rng)
         elif kind < 0.7:
-            frames.append(mutate(rng, rng.choice(FRAMES), FRAMES))
+            frames.append(mutate(rng, rng.choice(FRAMES + EXITS), FRAMES + EXITS))
         elif kind < 0.8:
             frames.append(together(rng, frames))
         else:
@@ -108,6 +118,7 @@ class Naive:
     def __init__(self, keys: Keys, ways: dict[bool, tuple[bytes, bytes]]) -> None:
         self.keys = keys
         self.ways = ways
+        self.number = 0  # of the destination that it may answer for
         self.seen: set[int] = set()
         self.fragments = Fragments(Budget())
 
@@ -129,6 +140,8 @@ class Naive:
         if frame[0] == 255 and is_known(frame) and not any(frame[2:4]):
             return [packet for one in unbundle(frame)[0] for packet in self.frame(lenient(one), ecn, now)]
         traffic = combine(frame[2], ecn)
+        if len(frame) > 3 and frame[1] & 4:
+            return [] if traffic is None else self.exit(frame, traffic)
         if traffic is None or frame[0] not in (1, 6, 17):
             return []
         try:
@@ -136,11 +149,26 @@ class Naive:
         except BadFrame:
             return []
 
+    def exit(self, frame: bytes, traffic: int) -> list[bytes]:
+        """What comes back from a destination."""
+        try:
+            flow = parse_exit(frame)
+            if not flow.back or flow.number != self.number:
+                return []
+            packet = rebuild(flow.frame, *BACK[bool(frame[1] & 1)], traffic=traffic)
+        except BadFrame:
+            return []
+        begins = frame[0] == 6 and flow.frame[17] & 0x12 == 0x02
+        return [] if begins else [packet]
+
 
 def lenient(frame: bytes) -> bytes:
     """A partial checksum that is not zero is overlooked on the quick path: it is computed anew in any case."""
     at = {6: 20, 17: 10}.get(frame[0])
-    if at is None or frame[1] & ~3 or not frame[1] & 2 or len(frame) < at + 2:
+    if at is None or frame[1] & ~15 or not frame[1] & 2:
+        return frame
+    at += 4 if frame[1] & 4 else 0
+    if len(frame) < at + 2:
         return frame
     return frame[:at] + b"\0\0" + frame[at + 2 :]
 
@@ -153,6 +181,7 @@ def fuzz_receiver(rng: random.Random) -> None:
     try:
         link, keys = met(host, rng.choice(list(Suite)))
         naive, counter = Naive(keys, WAYS), 0
+        naive.number = lead(host, link.peer)
         datagrams: list[bytes] = []
         for frame in hostile(rng):
             datagram = keys.seal(counter, frame)
@@ -185,7 +214,7 @@ def fuzz_receiver(rng: random.Random) -> None:
 def fuzz_neighbours(rng: random.Random) -> None:
     host = Host(offload=ALL)
     try:
-        _, keys = met(host)
+        first, keys = met(host)
         address = rng.choice((PEER, ELSEWHERE))
         link = host.knows(NEIGHBOUR4, NEIGHBOUR6, address, 1400)
         made, others = session(link, Suite.AES, 9)
@@ -194,6 +223,7 @@ def fuzz_neighbours(rng: random.Random) -> None:
             (Naive(keys, WAYS), PEER),
             (Naive(others, {False: (NEIGHBOUR4, ONE4), True: (NEIGHBOUR6, ONE6)}), address),
         ]
+        sides[0][0].number = lead(host, first.peer)  # the other one may not answer for it
         counters, sent = [0, 0], [[], []]
         frames = flow(rng)
         expected: list[bytes] = []
@@ -216,6 +246,14 @@ def fuzz_neighbours(rng: random.Random) -> None:
         host.close()
 
 
+def lead(host: Host, peer: Peer) -> int:
+    """A destination by the peer; its number."""
+    destination = Destination(peer, NUMBER, "www.example", FAKES, (ONE4, ONE6))
+    host.receiver.exits[NUMBER] = destination
+    host.rare.destinations = {NUMBER: destination}
+    return NUMBER
+
+
 def read(host: Host) -> list[bytes]:
     """One event; the packets that were written, each looked at."""
     host.receiver.on_event(1)
@@ -224,7 +262,7 @@ def read(host: Host) -> list[bytes]:
         view = Packet(bytearray(packet))
         assert view.parse(0, len(packet)) == 0
         assert view.length == len(packet)
-        assert (view.source(), view.target()) == WAYS[view.version == 6]
+        assert (view.source(), view.target()) in (WAYS[view.version == 6], BACK[view.version == 6])
     host.sent()  # refusals
     return packets
 
@@ -234,7 +272,9 @@ def read(host: Host) -> list[bytes]:
 def fuzz_garbage(rng: random.Random) -> None:
     host = Host(offload=ALL)
     try:
-        _, keys = met(host, rng.choice(list(Suite)))
+        link, keys = met(host, rng.choice(list(Suite)))
+        naive = Naive(keys, WAYS)
+        naive.number = lead(host, link.peer)
         frames = flow(rng)
         good = [keys.seal(counter, frame) for counter, frame in enumerate(frames)]
         line: list[bytes] = []
@@ -253,7 +293,7 @@ def fuzz_garbage(rng: random.Random) -> None:
         while host.wire.coming:
             host.receiver.on_event(1)
             got += as_kernel(host.written())
-        assert got == [rebuild(frame, *WAYS[bool(frame[1] & 1)]) for frame in frames]
+        assert got == [packet for frame in frames for packet in naive.frame(frame, 0, 0.0)]
         assert all(note[0] == "handshake" for note in host.hub.notes)
     finally:
         host.close()
