@@ -490,6 +490,7 @@ def offer_exit(node: Node, hub: Hub, config: Config) -> None:
         own=own,
         mine=Underlay().is_own,
     )
+    hub.guests.share = max(16, (node._most_flows + node.config.limits.udp) // 4)
     hub.offer_exit(exit_, lambda key: keys is None or key in keys)
 
 

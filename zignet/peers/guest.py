@@ -46,6 +46,7 @@ __all__ = ["MOST_NUMBERS", "Guest", "Guests"]
 MOST_NUMBERS = 4_096  # of one guest
 GIVEN_UP = 256  # numbers at a time, when there are too many
 SEARCH_AGAIN_S = 1.0  # after a search for such in vain
+SHARE = 8_192  # flows of one guest
 REFUSALS_PER_S = 200  # to one guest
 TARGET4, TARGET6 = bytes(4), b"\x01" + bytes(15)  # a number's address, without the number
 
@@ -56,7 +57,7 @@ UNREACHABLE4, UNREACHABLE6 = 3, 1
 
 
 class Nowhere:
-    """The exit of a flow whose number means nothing any more."""
+    """The exit of a flow whose number means nothing any more, or which is one too many."""
 
     kind = "nowhere"
     where = ""
@@ -71,14 +72,16 @@ class Nowhere:
         return _NOWHERE
 
 
-_NOWHERE = Refusal(Reason.PROHIBITED, "the destination of an exit flow is not known")
-NOWHERE = Route(Nowhere(), "an exit flow without a destination")
+_NOWHERE = Refusal(Reason.PROHIBITED, "the destination is not known, or the peer has too many flows")
+NOWHERE = Route(Nowhere(), "an exit flow that is not dialled")
 
 
 class Guest:
     """One peer as a source of flows."""
 
     __slots__ = (
+        "_begun",
+        "_count_again",
         "_guests",
         "_packet",
         "_refused",
@@ -96,6 +99,8 @@ class Guest:
         self._packet = Packet(guests.gateway.raw)
         self._refused = (0, 0)  # a second, and how many refusals left in it
         self._search_again = 0.0
+        self._begun = 0  # flows, or fewer
+        self._count_again = 0.0
         self.link = link
         self.meanings: OrderedDict[int, str] = OrderedDict()  # number -> name or address; the oldest first
         self.between()
@@ -199,9 +204,21 @@ class Guest:
         """Where a new flow goes: what its number means, by the exit for guests."""
         meaning = self.meanings.get(int.from_bytes(flow.target[-4:], "big"))
         exit_ = self._guests.exit
-        if meaning is None or exit_ is None:
+        if meaning is None or exit_ is None or not self._has_room():
             return NOWHERE
         return Route(exit_, f"exit for {self.link.peer.name}", True, meaning)
+
+    def _has_room(self) -> bool:
+        """Whether one more flow is within this guest's share. Looks at all flows, but seldom."""
+        if self._begun >= self._guests.share:
+            if self._guests.loop.now < self._count_again:
+                return False
+            self._begun = len(self._guests.flows_of(self))
+            self._count_again = self._guests.loop.now + SEARCH_AGAIN_S
+            if self._begun > self._guests.share:  # the new one is among them
+                return False
+        self._begun += 1
+        return True
 
     def deliver(self, start: int, length: int) -> None:
         """Seal the packet that lies in the gateway's buffer, as one that comes back."""
@@ -263,6 +280,7 @@ class Guests:
         self.dropped = dropped
         self.exit: Exit | None = None  # None: nobody may
         self.may: Callable[[Link], bool] = lambda link: False
+        self.share = SHARE  # flows of one guest; the node's own limit is set by who wires it
         self._settling = False
 
     def admit(self, link: Link) -> Guest | None:

@@ -370,3 +370,22 @@ def test_ports_of_datagrams_are_asked_about_each(anywhere):
         lab.give(udp(FAKE["v4"], b"y", ports=(5000, port)))
         assert len(lab.passed) == 2
     far.close()
+
+
+def test_a_guest_has_its_share_of_flows(anywhere, server):
+    """And gets another one as soon as one has ended."""
+    with exit_lab() as lab:
+        lab.guests.share = 3
+        lab.names.answers["www.example"] = [packed("127.0.0.1")]
+        for sport in (1, 2, 3):
+            lab.give(tcp(FAKE["v4"], seq=1, flags=SYN, ports=(sport, server.address[1])))
+            lab.until(server.accept).close()
+        for _ in range(2):
+            lab.give(tcp(FAKE["v4"], seq=1, flags=SYN, ports=(4, server.address[1])))
+            resets = lab.until(lambda: [one for one in lab.turn() if layer(one)[TCP].flags == "RA"])
+            assert layer(resets[0])[TCP].dport == 4
+        assert len(list(lab.world.engine.flows())) == 3
+        lab.world.engine.tcp.end(next(iter(lab.world.engine.flows())), "for the test")
+        lab.links[1].guest._count_again = 0.0
+        lab.give(tcp(FAKE["v4"], seq=1, flags=SYN, ports=(5, server.address[1])))
+        lab.until(server.accept).close()
