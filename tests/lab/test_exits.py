@@ -200,6 +200,17 @@ def test_an_address_of_the_internet_by_a_rule(net):
     assert {"203.0.113.5"} <= {flow["name"] for flow in exit_flows(net)}
 
 
+def test_a_sniffed_name_is_resolved_by_the_peer(net):
+    """The application has an address of its own finding; the rule is about the name that it says."""
+    app = net["app"].namespace
+    app.netlink(lambda ip: ip.route("add", dst="198.51.100.7/32", oif=ip.link_lookup(ifname="zig0")[0]))
+    url = f"http://198.51.100.7:{HTTP}/large"
+    target = net.directory / "sniffed"
+    assert fetch(net, url, "-H", "Host: www.example", "-o", str(target)) == (0, "")
+    assert digest(target) == net.digest
+    assert fetch(net, url, "-H", "Host: nowhere.example")[0] in (52, 56)  # accepted, and then reset
+
+
 def test_who_may_is_decided_at_the_exit(net):
     """The right is taken away while a stream lives, and given back."""
     exit_ = net["exit"].node

@@ -241,3 +241,70 @@ def test_a_direct_exit_resolves_only_what_has_no_address():
     assert direct.tcp(named).name == "www.example"
     sniffed = Route(direct, "", True).target(V4, 443, "www.example")
     assert direct.tcp(sniffed).address == V4
+
+
+class StandIn:
+    """An exit whose datagrams go to another address of its choice."""
+
+    name = "stand-in"
+
+    def __init__(self, answer, ports=()):
+        self.answer = answer
+        self.ports = frozenset(ports)
+        self.asked = []
+
+    def tcp(self, target):
+        raise AssertionError
+
+    def udp(self):
+        return UdpDirect(ports=self.ports, stand_in=self.stand_in)
+
+    def stand_in(self, target):
+        self.asked.append(target)
+        return self.answer
+
+
+@both
+def test_datagrams_by_way_of_another_address(family, no_leak):
+    host = "127.0.0.1" if family == "v4" else "::1"
+    server = udp_server(host)
+    port = server.getsockname()[1]
+    exit_ = StandIn(packed(host))
+    with world(ByName(exit_, {})) as w:
+        w.device.put(hello(family, port, b"one"))
+        data, sender = w.loop.until(lambda: received(server))
+        server.sendto(b"answer", sender)
+        out = w.answer().packet
+        assert sums_right(bytes(out))
+        assert (data, out.src, out[UDP].sport) == (b"one", FAKES[family], port)
+        assert [(target.address, target.name) for target in exit_.asked] == [
+            (packed(FAKES[family]), "www.example")
+        ]
+    server.close()
+
+
+def test_a_stand_in_may_refuse(no_leak):
+    with world(ByName(StandIn(Refusal(Reason.HOST_UNREACHABLE, "none is left")), {})) as w:
+        w.device.put(hello("v4", 53))
+        assert w.answer().packet[ICMP].code == 1
+
+
+def test_ports_that_are_not_offered(no_leak):
+    with world(ByName(StandIn(V4, ports=(53,)), {})) as w:
+        w.device.put(hello("v4", 54))
+        assert w.answer().packet[ICMP].code == 13
+        assert w.rules.exit.asked == []
+
+
+def test_an_address_as_a_name(no_leak):
+    """It is not resolved, but the exit is asked whether it may."""
+    server = udp_server()
+    port = server.getsockname()[1]
+    with world(ByName(Strict(V4), {packed(FAKE4): "127.0.0.1"})) as w:
+        w.device.put(hello("v4", port, b"one"))
+        assert w.loop.until(lambda: received(server))[0] == b"one"
+    with world(ByName(Strict(), {packed(FAKE4): "127.0.0.1"})) as w:
+        w.device.put(hello("v4", port, b"two"))
+        assert w.answer().packet[ICMP].code == 13
+        assert received(server) is None
+    server.close()

@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, ClassVar
 
 from nat.exit import Dial, Reason, Refusal, Target, UdpDirect
+from zignet.exits.names import is_sendable
 
 if TYPE_CHECKING:
     from zignet.dns.fakes import Fakes
@@ -50,7 +51,10 @@ class PeerExit:
     def _address(self, target: Target) -> bytes | Refusal:
         if self.stand is None:
             return Refusal(Reason.FAILED, "fake addresses are not set up on this host")
-        meaning = target.name or str(ip_address(target.address))
+        name = target.name.lower() if target.name else ""
+        if target.only_name and not is_sendable(name):
+            return Refusal(Reason.HOST_UNREACHABLE, "not a name that a peer can resolve")
+        meaning = name if is_sendable(name) else str(ip_address(target.address))
         found = self.stand(meaning, self.name, len(target.address))
         if found is None:
             return Refusal(Reason.FAILED, "no fake address is left")

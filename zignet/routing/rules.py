@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Rules", "build_rules", "check_lines"]
 
 _PORTED = frozenset((6, 17))  # TCP and UDP: their flows have ports, and may tell a name
+_UNNAMED = (Always, Network, Ports, Prefix)  # conditions that need no name
 _SHOWN = 8  # rules in an explanation's list
 _KEPT = 4096  # routes kept ready
 
@@ -220,7 +221,10 @@ class Rules:
         else:
             text, where = self._lines[index]
             rule = parse_rule(text, where)
-            route = Route(self._exits[exit_name(rule.exit, self._exits, where)], text.strip(), rule.by_name)
+            exit_ = self._exits[exit_name(rule.exit, self._exits, where)]
+            # A peer resolves the name itself: the address is the one that is near to this host.
+            named = not isinstance(rule.condition, _UNNAMED) and getattr(exit_, "kind", "") == "peer"
+            route = Route(exit_, text.strip(), rule.by_name or named)
         self._routes[index] = route
         return route
 

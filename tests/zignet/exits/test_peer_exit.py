@@ -53,6 +53,19 @@ def test_an_address_stays_of_its_family(fakes: Fakes) -> None:
     assert udp.stand_in(Target(bytes((203, 0, 113, 5)), 80)) == fakes.address4(2)
 
 
+def test_names_that_are_none(fakes: Fakes) -> None:
+    """Off the wire, from anybody: with a space in it, it would be a name and an exit."""
+    exit_ = PeerExit("us", KEY, standing(fakes))
+    for name in ("a b", "x jp", "", "a" * 256, "\0"):
+        plan = exit_.tcp(Target(bytes((203, 0, 113, 5)), 80, name))
+        assert isinstance(plan, Dial)
+        assert fakes.lookup(plan.address) == ("203.0.113.5", "us")
+        assert isinstance(exit_.tcp(Target(bytes(4), 80, name, only_name=True)), Refusal)
+    plan = exit_.tcp(Target(bytes(4), 80, "WWW.Example"))
+    assert isinstance(plan, Dial)
+    assert fakes.lookup(plan.address) == ("www.example", "us")
+
+
 def test_without_addresses_it_is_refused(fakes: Fakes) -> None:
     assert isinstance(PeerExit("us", KEY).tcp(Target(bytes(4), 443, "a")), Refusal)
     exit_ = PeerExit("us", KEY, standing(fakes))
@@ -78,6 +91,13 @@ def test_each_peer_is_an_exit_by_its_name() -> None:
     route = build_rules(made, exits).choose(6, bytes(4), 1, bytes(4), 443, "www.video.example")
     assert route is not None
     assert route.exit is exits["peer_us"]
+    assert (
+        route.target(bytes(4), 443, "www.video.example").name == "www.video.example"
+    )  # the peer resolves it
+    far = bytes((198, 51, 100, 9))
+    route = build_rules(made, exits).choose(6, bytes(4), 1, far, 443, "other.example")
+    assert route is not None
+    assert route.target(far, 443, "other.example").name is None  # the rule is about the address
     assert list(build_exits(config("routes: ['MATCH,peer_jp']\n"))) == ["direct", "block", "peer_jp"]
     with pytest.raises(ConfigError, match=r'unknown exit "peer_uk"; did you mean "peer_us"'):
         config("routes: ['*.x -> peer_uk']\n")
