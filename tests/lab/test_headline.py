@@ -24,6 +24,7 @@ RECORDS = {
     "loop.video.example": {"A": ["127.0.0.1"], "AAAA": ["::1"]},
     "zignet.video.example": {"A": ["100.64.0.1"]},
     "plain.example": {"A": [WEB]},
+    "sniffed.example": {"A": [WEB]},
 }
 ROUTES = ["*.video.example -> us", "*.anime.example -> jp", "MATCH,direct"]
 DNS = {"upstreams": [WEB]}
