@@ -117,6 +117,8 @@ def _at(considered: Considered) -> str:
 def _outcome(exit_: Exit, target: Target, question: Question) -> tuple[str, bool]:
     """What the exit does with the flow, in words, and whether it refuses."""
     udp = question["protocol"] == "udp"
+    if _kind(exit_) == "peer":  # its plan would be a new fake address
+        return f"{exit_.name} is a peer, {_where(exit_)}…: it dials {_far_end(target, question)}", False
     plan = exit_.udp() if udp else exit_.tcp(target)
     if isinstance(plan, Refusal):
         shown = "ICMP administratively prohibited" if udp else "a reset"

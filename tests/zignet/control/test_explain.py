@@ -8,7 +8,8 @@ import pytest
 
 from zignet.control import Question
 from zignet.control.explain import explain
-from zignet.exits import Direct, Http, Socks5
+from zignet.exits import Direct, Http, PeerExit, Socks5
+from zignet.identity import SecretKey
 from zignet.routing import Line, Rules
 
 TOKYO = Socks5("tokyo", bytes((192, 0, 2, 10)), 1080)
@@ -112,3 +113,22 @@ def test_the_answer_agrees_with_the_router() -> None:
             chosen = at_syn or RULES.choose(6, bytes((100, 64, 0, 1)), 40000, packed, 443, name)
             assert chosen is not None
             assert (found["exit"], found["decided"]) == (chosen.exit.name, "syn" if at_syn else "sniff")
+
+
+def test_by_a_peer() -> None:
+    """Nothing is done for it: an explanation makes no fake address."""
+    key = SecretKey(bytes((5,)) * 32).public
+
+    def stand(meaning: str, exit_name: str, size: int) -> bytes:
+        raise AssertionError
+
+    exits = {"peer_us": PeerExit("peer_us", key, stand)}
+    lines = ["*.video.example -> peer_us", "IP-CIDR,203.0.113.0/24,peer_us"]
+    rules = Rules.parse([Line(text, f"zignet.yaml:{number}") for number, text in enumerate(lines, 10)], exits)
+    question = {"address": "203.0.113.5", "port": 443}
+    for protocol in ("tcp", "udp"):
+        found = explain(rules, Question(name="www.video.example", protocol=protocol, **question))  # type: ignore[typeddict-item]
+        assert (found["exit"], found["exit_type"], found["refused"]) == ("peer_us", "peer", False)
+        assert f"peer_us is a peer, {key.name[:8]}…: it dials www.video.example:443, a name" in text(found)
+    found = explain(rules, Question(name="other.example", protocol="tcp", **question))  # type: ignore[typeddict-item]
+    assert "it dials 203.0.113.5:443" in text(found)
