@@ -492,6 +492,18 @@ def offer_exit(node: Node, hub: Hub, config: Config) -> None:
     )
     hub.guests.share = max(16, (node._most_flows + node.config.limits.udp) // 4)
     hub.offer_exit(exit_, lambda key: keys is None or key in keys)
+    if node.engine.dialler.resolver is None:
+        resolve_for_peers(node)
+
+
+def resolve_for_peers(node: Node) -> None:
+    """Names by this host's own hosts file and name servers."""
+    from zignet.dns.exchange import Exchange
+    from zignet.dns.resolver import Resolver
+    from zignet.dns.upstreams import Upstreams
+
+    upstreams = Upstreams(own=(str(node.config.tun.address), str(node.address6)), note=log.info)
+    node.engine.resolve_with(Resolver(node.loop, Exchange(node.loop, Underlay(node.config.mark), upstreams)))
 
 
 def lower_half(network: IPv6Network) -> IPv6Network:

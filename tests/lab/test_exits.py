@@ -253,3 +253,18 @@ def test_the_exit_vanishes_and_comes_back(net):
         begin(net, "exit", exit={"allow": ["app"]})
         eventually(lambda: connect(net, "www.example") == 0, 40.0)
         assert ending(end) == "reset"
+
+
+def test_an_exit_needs_no_more_than_its_section(net):
+    """`zignet up` as it is: names by the hosts file and the name servers of that machine."""
+    host = net["exit"]
+    hosts = net.directory / "hosts"
+    hosts.write_text("192.0.2.3 www.example\n")
+    assert host.namespace.run(["mount", "--bind", hosts, "/etc/hosts"]).returncode == 0
+    host.node.stop()
+    net.start("exit", exit={"allow": ["app"]})
+    eventually(lambda: connect(net, "www.example") == 0, 40.0)
+    target = net.directory / "by-up"
+    assert fetch(net, f"http://{fake('www.example')}:{HTTP}/large", "-o", str(target)) == (0, "")
+    assert digest(target) == net.digest
+    assert {flow["exit"] for flow in host.node.flows()} == {"guests"}
