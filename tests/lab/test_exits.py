@@ -16,7 +16,9 @@ import pytest
 import yaml
 
 from tests.lab.peers import CLOSED, ECHO, HTTP, digest, eventually, random_file, servers
+from zignet.lab.certificates import Authority
 from zignet.lab.hosts import Hosts
+from zignet.lab.namespace import start_module
 
 pytestmark = pytest.mark.root
 
@@ -165,6 +167,37 @@ def test_a_closed_port_of_udp(net):
         end.send(b"x")
         with pytest.raises(ConnectionRefusedError):
             end.recv(100)
+
+
+@pytest.fixture(scope="module")
+def authority(net):
+    """HTTPS and HTTP/3 on the web host; who has signed its certificate."""
+    made = Authority(net.directory)
+    sites = {"www.example": ANSWERS["www.example"]}
+    files = {"www.example": [str(path) for path in made.issue("www.example")]}
+    plan = net.directory / "servers.json"
+    plan.write_text(json.dumps({"sites": sites, "files": files}))
+    start_module(net["web"].namespace, "zignet.lab.servers", str(plan))
+    return made
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_https(net, authority, version):
+    address = fake("www.example", version)
+    there = f"www.example:443:[{address}]" if version == 6 else f"www.example:443:{address}"
+    code, text = fetch(net, "https://www.example/", "--cacert", str(authority.file), "--resolve", there)
+    assert code == 0, text
+    assert "192.0.2.2" in text or "2001:db8::2" in text  # whom the server saw: the exit
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_quic(net, authority, version):
+    pytest.importorskip("aioquic")
+    address = fake("www.example", version)
+    command = [sys.executable, "-m", "zignet.lab.quic", authority.file, "https://www.example/", address]
+    done = net["app"].namespace.run(command)
+    assert done.returncode == 0, done.stderr
+    assert "h3" in done.stdout
 
 
 def test_the_exit_is_no_way_into_itself(net):
