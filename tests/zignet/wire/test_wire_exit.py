@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zignet.wire import NUMBERS, BadFrame, address_of, good_name, parse_exit, to_exit
+from tests.zignet.wire.fuzz import KEY, LINE
+from zignet.cli.wire_dump import line
+from zignet.noise import Suite
+from zignet.wire import NUMBERS, BadFrame, address_of, good_name, parse_exit, seal, to_exit
+from zignet.wire.describe import Describer
+from zignet.wire.keylog import KeyLog
 
 labels = st.text("abcxyz0189-_", min_size=1, max_size=63)
 names = st.lists(labels, min_size=1, max_size=5).map(".".join).filter(lambda name: good_name(name.encode()))
@@ -62,3 +68,17 @@ def test_what_can_not_be_one(frame, number):
 def test_one_is_not_put_into_another():
     with pytest.raises(BadFrame):
         to_exit(to_exit(b"\6\0\0\0", 1), 1)
+
+
+def test_for_people_who_look_at_packets():
+    describer = Describer(KeyLog.read(io.StringIO(LINE)))
+    udp = b"\x11\0\0\x40" + bytes((0x9C, 0x41, 0, 53, 0, 9, 0, 0)) + b"x"
+    named, back = to_exit(udp, 7, "www.example"), to_exit(udp, 7, back=True)
+    texts = []
+    for frame in (named, back, named[:12]):
+        facts = describer.message(memoryview(seal(Suite.CHACHA, KEY, 2, 0, frame)), 0.0)
+        texts.append(line({"time": 1.0, "from": "a", "to": "b", "ecn": 0} | facts))
+    assert "udp 40001 > 53" in texts[0]
+    assert "exit out, destination 7 = www.example" in texts[0]
+    assert "exit back, destination 7)" in texts[1]
+    assert "malformed: a destination is cut off" in texts[2]
