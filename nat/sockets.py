@@ -70,15 +70,15 @@ class Underlay:
         return self._made(family, DATAGRAM, 0, device)
 
     def is_own(self, address: bytes) -> bool:
-        """Whether an address of 4 or 16 bytes is this host's: a socket can be bound to it."""
-        sock = SocketType(family_of(address), DATAGRAM)
+        """Whether an address of 4 or 16 bytes is this host's: what is sent there is sent from there."""
+        sock = self.udp(family_of(address))
         try:
-            sock.bind((text_of(address), 0))
+            sock.connect(sockaddr(address, 9))  # sends nothing
+            return socket.inet_pton(family_of(address), sock.getsockname()[0].partition("%")[0]) == address
         except OSError:
             return False
         finally:
             sock.close()
-        return True
 
     def icmp(self, family: int, device: str = "") -> SocketType:
         """A raw ICMP (or ICMPv6) socket."""

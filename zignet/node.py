@@ -419,8 +419,8 @@ def build_hub(node: Node, secret: SecretKey, underlay: Udp) -> Hub:
 
 
 def with_names(config: Config) -> Config:
-    """A rule that names a peer needs fake addresses, and an exit a resolver, without a `dns` section as well."""
-    if config.dns is None and (peers_in_rules(config) or config.exit.allow):
+    """A rule that names a peer needs fake addresses, without a `dns` section as well."""
+    if config.dns is None and peers_in_rules(config):
         return replace(config, dns=DnsConfig(listen=()))
     return config
 
@@ -457,12 +457,9 @@ def build_names(node: Node) -> Names | None:
 
 def lead_flows(node: Node, names: Names) -> None:
     """Flows to fake addresses go by the rules, and those for a peer's exit to the peer; also at a reload."""
-    from zignet.exits.peer import PeerExit, standing
+    from zignet.exits.peer import lead
 
-    stand = standing(names.fakes)
-    for exit_ in node.exits.values():
-        if isinstance(exit_, PeerExit):
-            exit_.stand = stand
+    lead(node.exits.values(), names.fakes)
     chooser = names.chooser(node.rules, node.exits)
     node.engine.choose_with(chooser)
     if node.hub is not None:
@@ -488,11 +485,11 @@ def offer_exit(node: Node, hub: Hub, config: Config) -> None:
         carries_tcp=offer.tcp,
         carries_udp=offer.udp,
         own=own,
-        mine=Underlay().is_own,
+        mine=Underlay(node.config.mark).is_own,
     )
     hub.guests.share = max(16, (node._most_flows + node.config.limits.udp) // 4)
     hub.offer_exit(exit_, lambda key: keys is None or key in keys)
-    if node.engine.dialler.resolver is None:
+    if node.engine.dialler.resolver is None and node.config.dns is None:
         resolve_for_peers(node)
 
 

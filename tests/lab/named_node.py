@@ -22,7 +22,7 @@ from typing import Any
 from nat.exit import Lookup, Reason, Refusal, Route
 from zignet.config import load_config
 from zignet.dns.fakes import Fakes
-from zignet.exits.peer import PeerExit, standing
+from zignet.exits.peer import lead
 from zignet.node import Node
 
 POOL4, POOL6 = IPv4Network("198.19.0.0/16"), IPv6Network("2001:2::/64")
@@ -89,9 +89,7 @@ class NamedNode(Node):
         fakes = Fakes(POOL4, POOL6, Journal(), lambda: 1000.0)
         for name in self.given["fakes"]:
             fakes.number_of(name)
-        for exit_ in self.exits.values():
-            if isinstance(exit_, PeerExit):
-                exit_.stand = standing(fakes)
+        lead(self.exits.values(), fakes)
         chooser = Chooser(self, fakes)
         self.engine.choose_with(chooser)
         self.engine.resolve_with(Answers(self.given["answers"]))

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.root
 
 TOKEN = b"12345678"
 FLOOD = 20_000
-V6, PARTIAL, EXIT = 1, 2, 4
+V6, PARTIAL, EXIT, BACK, NAMED = 1, 2, 4, 8, 16
 
 
 @pytest.fixture(scope="module")
@@ -162,11 +162,27 @@ def test_an_unknown_protocol_is_refused(net, guest, protocol):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "flags"), [(6, EXIT), (17, EXIT | V6), (17, 128), (1, PARTIAL), (4, V6), (44, V6)]
+    ("protocol", "flags"),
+    [(6, BACK), (17, NAMED | V6), (6, 32), (17, 128), (1, PARTIAL), (4, V6), (44, V6)],
 )
 def test_a_flag_that_does_not_belong_is_refused(guest, protocol, flags):
     guest.say(bytes((protocol, flags, 0, 64)) + bytes(60))
     assert guest.told(Refused) == Refused(Refusal.UNKNOWN_PROTOCOL, flags, protocol, bytes(8))
+
+
+@pytest.mark.parametrize("protocol", [6, 17])
+@pytest.mark.parametrize("named", [b"", b"\1\1a", b"\4\4\x7f\0\0\1"], ids=["", "name", "address"])
+def test_who_may_not_exit_is_told(net, guest, protocol, named):
+    """b offers nothing: whatever it is asked to dial, nothing leaves it, and nothing is written to its TUN."""
+    before = net["b"].status()["totals"]["packets_out"]
+    flags = EXIT | NAMED if named else EXIT
+    packet = (
+        struct.pack("!HHIIBBHHH", 1, 2, 3, 4, 0x50, 2, 500, 0, 0) if protocol == 6 else b"\0\1\0\2\0\x08\0\0"
+    )
+    guest.say(bytes((protocol, flags, 0, 64)) + b"\0\0\0\7" + named + packet)
+    assert guest.told(Refused) == Refused(Refusal.FORBIDDEN, flags, protocol, packet[:8], 7)
+    guest.say(bytes((protocol, EXIT | BACK, 0, 64)) + b"\0\0\0\7" + packet)  # an answer that nobody wants
+    assert net["b"].status()["totals"]["packets_out"] == before
 
 
 def test_who_sent_it_is_not_the_senders_to_say(net, guest):

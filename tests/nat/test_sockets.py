@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from nat.sockets import Underlay, family_of, sockaddr, text_of
+from nat.sockets import Underlay, family_of, literal, sockaddr, text_of
 
 pytestmark = pytest.mark.packet_path
 
@@ -50,3 +50,19 @@ def test_addresses(address):
     assert family_of(raw) == family
     assert text_of(raw) == address
     assert sockaddr(raw, 53) == (address, 53)
+
+
+@pytest.mark.parametrize(
+    ("address", "own"),
+    [("127.0.0.1", True), ("::1", True), ("192.0.2.77", False), ("2001:db8::77", False), ("0.0.0.0", False)],
+)
+def test_whether_an_address_is_this_host_s(address, own):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    assert Underlay().is_own(socket.inet_pton(family, address)) is own
+
+
+def test_addresses_in_their_usual_notation():
+    assert literal("192.0.2.1") == bytes((192, 0, 2, 1))
+    assert literal("2001:db8::1") == socket.inet_pton(socket.AF_INET6, "2001:db8::1")
+    for name in ("", "www.example", "192.0.2", "::g", "1.2.3.4\0"):
+        assert literal(name) is None

@@ -7,7 +7,7 @@ name had to be sniffed, or whose address is a real one, connects on from here, t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, ClassVar
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zignet.dns.fakes import Fakes
     from zignet.identity import PublicKey
 
-__all__ = ["PeerExit", "Stand", "standing"]
+__all__ = ["PeerExit", "Stand", "lead", "standing"]
 
 Stand = Callable[[str, str, int], bytes | None]  # (name or address, exit, 4 or 16) -> a fake address for it
 
@@ -59,6 +59,14 @@ class PeerExit:
         if found is None:
             return Refusal(Reason.FAILED, "no fake address is left")
         return found
+
+
+def lead(exits: Iterable[object], fakes: Fakes) -> None:
+    """Have those of the exits that are peers use these fake addresses; after each making of exits."""
+    stand = standing(fakes)
+    for exit_ in exits:
+        if isinstance(exit_, PeerExit):
+            exit_.stand = stand
 
 
 def standing(fakes: Fakes) -> Stand:

@@ -10,8 +10,8 @@ from nat.exit import Dial, Refusal, Target, UdpDirect
 from zignet.config import Config, ConfigError, parse_config
 from zignet.config.offer import ALL, offered_to
 from zignet.dns.fakes import Fakes
-from zignet.exits import build_exits
-from zignet.exits.peer import PeerExit, standing
+from zignet.exits import Direct, build_exits
+from zignet.exits.peer import PeerExit, lead, standing
 from zignet.identity import SecretKey
 from zignet.routing import build_rules
 
@@ -32,7 +32,8 @@ def fakes() -> Fakes:
 
 
 def test_the_same_name_by_two_exits_has_two_addresses(fakes: Fakes) -> None:
-    us, jp = (PeerExit(name, KEY, standing(fakes)) for name in ("us", "jp"))
+    us, jp = (PeerExit(name, KEY) for name in ("us", "jp"))
+    lead([us, Direct(), jp], fakes)
     plans = [exit_.tcp(Target(bytes(4), 443, "www.example")) for exit_ in (us, jp, us)]
     assert plans[0] == plans[2] != plans[1]
     assert isinstance(plans[0], Dial)
