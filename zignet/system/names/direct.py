@@ -20,7 +20,7 @@ def resolv_conf(host: Host, wanted: Wanted) -> Plan:
 def hijackable(host: Host, wanted: Wanted) -> str | None:
     """Why the queries of this host's programs would not be seen on the TUN; None where they would."""
     if not wanted.captures:
-        return "the TUN is not this host's default way (`proxy.mode`)"
+        return "the node does not answer queries that enter the TUN"
     if not host.nameservers:
         return f"{PATH} names no server"
     for server in host.nameservers:

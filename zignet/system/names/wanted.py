@@ -55,7 +55,7 @@ class Wanted:
     servers: tuple[Server, ...]  # the best first; one of them at port 53, for /etc/resolv.conf
     domains: tuple[str, ...]
     mode: Mode = Mode.AUTO
-    captures: bool = False  # the TUN is this host's default way (`proxy.mode: global`)
+    captures: bool = False  # queries that enter the TUN are answered there
     bypass: tuple[IPv4Network | IPv6Network, ...] = ()  # … but not to these
     owner: str = ""  # the state directory; `integrate` fills it in
 
