@@ -49,7 +49,7 @@ MACOS = Host(system="darwin", content=b"nameserver 192.0.2.1\n")
 @pytest.mark.parametrize(
     ("host", "wanted", "modes", "said"),
     [
-        (PLAIN, WANTED, "resolvconf off", "`proxy.mode`"),
+        (PLAIN, WANTED, "resolvconf off", "does not answer queries"),
         (PLAIN, GLOBAL, "hijack resolvconf off", "queries to 203.0.113.53 too"),
         (
             PLAIN,
@@ -61,12 +61,12 @@ MACOS = Host(system="darwin", content=b"nameserver 192.0.2.1\n")
         (Host(), GLOBAL, "resolvconf off", "names no server"),
         (RESOLVED, WANTED, "resolved resolvconf off", "stub-resolv.conf"),
         (RESOLVED, replace(ALL, captures=True), "resolved resolvconf off", "127.0.0.53"),
-        (replace(RESOLVED, content=b"nameserver 192.0.2.1\n"), WANTED, "resolvconf off", "proxy.mode"),
-        (replace(RESOLVED, resolved=False), WANTED, "resolvconf off", "proxy.mode"),
+        (replace(RESOLVED, content=b"nameserver 192.0.2.1\n"), WANTED, "resolvconf off", "does not answer queries"),
+        (replace(RESOLVED, resolved=False), WANTED, "resolvconf off", "does not answer queries"),
         (DNSMASQ, WANTED, "dnsmasq resolvconf off", "dnsmasq governs names here"),
-        (DNSMASQ, ALL, "resolvconf off", "proxy.mode"),
-        (replace(DNSMASQ, programs=frozenset()), WANTED, "resolvconf off", "proxy.mode"),
-        (replace(DNSMASQ, dnsmasq=Dnsmasq(None, "")), WANTED, "resolvconf off", "proxy.mode"),
+        (DNSMASQ, ALL, "resolvconf off", "does not answer queries"),
+        (replace(DNSMASQ, programs=frozenset()), WANTED, "resolvconf off", "does not answer queries"),
+        (replace(DNSMASQ, dnsmasq=Dnsmasq(None, "")), WANTED, "resolvconf off", "does not answer queries"),
         (MANAGER, WANTED, "networkmanager resolvconf off", "NetworkManager writes /etc/resolv.conf"),
         (MANAGER_DNSMASQ, WANTED, "networkmanager networkmanager resolvconf off", "runs a dnsmasq"),
         (MANAGER_DNSMASQ, ALL, "networkmanager resolvconf off", "NetworkManager writes"),
@@ -105,7 +105,7 @@ def test_what_was_said_is_done() -> None:
         (Mode.RESOLVER, PLAIN, WANTED, "macOS only"),
         (Mode.RESOLVER, MACOS, ALL, "not all names"),
         (Mode.RESOLVCONF, PLAIN, replace(WANTED, servers=WANTED.servers[:1]), "port 53"),
-        (Mode.HIJACK, PLAIN, WANTED, "proxy.mode"),
+        (Mode.HIJACK, PLAIN, WANTED, "does not answer queries"),
         (Mode.HIJACK, LOCAL, GLOBAL, "192.0.2.1"),
     ],
 )
