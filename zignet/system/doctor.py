@@ -33,7 +33,7 @@ def run(config: Config) -> list[Check]:
 
 def _device(config: Config) -> Examinations:
     """The TUN, and what leads traffic into it and out of it."""
-    from zignet.node import plan_of
+    from zignet.node import plan_of, with_names
 
     return (
         ("permission", privileges.capability),
@@ -41,7 +41,7 @@ def _device(config: Config) -> Examinations:
         ("kernel", privileges.kernel),
         ("route_localnet", lambda: privileges.settings(config)),
         ("IPv6", privileges.ipv6),
-        ("surroundings", lambda: surroundings.checks(config, plan_of(config))),
+        ("surroundings", lambda: surroundings.checks(config, plan_of(with_names(config)))),
         ("test interface", lambda: live.checks(config)),
     )
 
