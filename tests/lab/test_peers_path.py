@@ -51,8 +51,14 @@ def mtu(net, of="b", on="a"):
 @pytest.mark.parametrize("net", [4], indirect=True, ids=["over-v4"])
 @pytest.mark.parametrize(("share", "size"), [(0.01, 4 << 20), (0.1, 1 << 20), (0.3, 40 << 10)])
 def test_tcp_moves_through_loss(cable, b, share, size):
+    """With 30 % what one connection sends again may be lost six times in a row, a minute long; not so with three."""
     cable.lose(share, "a", "b")
-    assert bytes_round(cable["a"], b, size) == size
+    for tries_left in (2, 1, 0):
+        try:
+            assert bytes_round(cable["a"], b, size, seconds=36.0) == size
+            break
+        except TimeoutError:
+            assert tries_left
 
 
 @pytest.mark.parametrize("net", [4], indirect=True, ids=["over-v4"])

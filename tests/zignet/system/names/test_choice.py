@@ -61,7 +61,12 @@ MACOS = Host(system="darwin", content=b"nameserver 192.0.2.1\n")
         (Host(), GLOBAL, "resolvconf off", "names no server"),
         (RESOLVED, WANTED, "resolved resolvconf off", "stub-resolv.conf"),
         (RESOLVED, replace(ALL, captures=True), "resolved resolvconf off", "127.0.0.53"),
-        (replace(RESOLVED, content=b"nameserver 192.0.2.1\n"), WANTED, "resolvconf off", "does not answer queries"),
+        (
+            replace(RESOLVED, content=b"nameserver 192.0.2.1\n"),
+            WANTED,
+            "resolvconf off",
+            "does not answer queries",
+        ),
         (replace(RESOLVED, resolved=False), WANTED, "resolvconf off", "does not answer queries"),
         (DNSMASQ, WANTED, "dnsmasq resolvconf off", "dnsmasq governs names here"),
         (DNSMASQ, ALL, "resolvconf off", "does not answer queries"),
