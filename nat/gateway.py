@@ -92,6 +92,18 @@ def partial_sum(field: cython.uint, delta: cython.uint) -> cython.uint:
     return (total & 0xFFFF) + (total >> 16)
 
 
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _big(view: cython.uchar[::1], at: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.ulonglong:
+    """Up to 8 bytes as a number, big-endian."""
+    number: cython.ulonglong = 0
+    while at < end:
+        number = (number << 8) | view[at]
+        at += 1
+    return number
+
+
 @cython.cclass
 class Gateway:
     """The TUN's end of the engine. One per device; also the *source* of the flows that came from this host."""
@@ -268,41 +280,26 @@ class Gateway:
     @cython.inline
     def is_fake(self, at: cython.Py_ssize_t, length: cython.Py_ssize_t) -> cython.bint:
         """Whether the target may be an address that stands for a name."""
-        view = self.view
-        k: cython.Py_ssize_t
-        if view[at] >> 4 == 4:
+        if self.view[at] >> 4 == 4:
             if length < 20 or not self.fake_mask4:
                 return False
-            target: cython.uint = 0
-            for k in range(at + 16, at + 20):
-                target = (target << 8) | view[k]
-            return target & self.fake_mask4 == self.fake4
+            return _big(self.view, at + 16, at + 20) & self.fake_mask4 == self.fake4
         if length < 40 or not self.fake_mask6:
             return False
-        upper: cython.ulonglong = 0
-        for k in range(at + 24, at + 32):
-            upper = (upper << 8) | view[k]
-        return upper & self.fake_mask6 == self.fake6
+        return _big(self.view, at + 24, at + 32) & self.fake_mask6 == self.fake6
 
     @cython.cfunc
     @cython.inline
     def is_near(self, at: cython.Py_ssize_t, length: cython.Py_ssize_t) -> cython.bint:
         """Whether the target is a peer's local address."""
-        view = self.view
-        k: cython.Py_ssize_t
-        if view[at] >> 4 == 4:
+        if self.view[at] >> 4 == 4:
             if length < 20:
                 return False
-            target: cython.uint = 0
-            for k in range(at + 16, at + 20):
-                target = (target << 8) | view[k]
+            target: cython.uint = _big(self.view, at + 16, at + 20)
             return target & self.mask4 == self.near4 and target & self.alias_mask4 != self.alias4
         if length < 40:
             return False
-        upper: cython.ulonglong = 0
-        for k in range(at + 24, at + 32):
-            upper = (upper << 8) | view[k]
-        return upper & self.mask6 == self.near6
+        return _big(self.view, at + 24, at + 32) & self.mask6 == self.near6
 
     @cython.cfunc
     @cython.inline

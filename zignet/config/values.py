@@ -147,51 +147,44 @@ def network(text: str) -> IPv4Network | IPv6Network:
 
 def range4(text: str) -> IPv4Network:
     """ZigNet's own IPv4 range: /8 to /24, ordinary unicast."""
+    return _range4(text, 24, "100.64.0.0/10")
+
+
+def fake4(text: str) -> IPv4Network:
+    """The pool of fake IPv4 addresses: /8 to /28, ordinary unicast."""
+    return _range4(text, 28, "198.19.0.0/16")
+
+
+def _range4(text: str, longest: int, usual: str) -> IPv4Network:
     found = network(text)
-    if not isinstance(found, IPv4Network) or not 8 <= found.prefixlen <= 24:
-        raise ValueError(f'"{text}" is not an IPv4 network of /8 to /24, such as 100.64.0.0/10')
+    if not isinstance(found, IPv4Network) or not 8 <= found.prefixlen <= longest:
+        raise ValueError(f'"{text}" is not an IPv4 network of /8 to /{longest}, such as {usual}')
     if found.is_loopback or found.is_multicast or found.is_link_local or found.network_address.packed[0] == 0:
-        raise ValueError(f"{text} has a meaning of its own to every host; 100.64.0.0/10 is the usual choice")
+        raise ValueError(f"{text} has a meaning of its own to every host; {usual} is the usual choice")
     return found
 
 
 def range6(text: str) -> IPv6Network:
     """ZigNet's own IPv6 range: /16 to /64, ordinary unicast."""
-    found = network(text)
-    if not isinstance(found, IPv6Network) or not 16 <= found.prefixlen <= 64:
-        raise ValueError(f'"{text}" is not an IPv6 network of /16 to /64, such as fd5a:6967:6e65::/48')
-    if (
-        found.is_loopback
-        or found.is_multicast
-        or found.is_link_local
-        or int(found.network_address) >> 96 == 0
-    ):
-        raise ValueError(f"{text} has a meaning of its own to every host; choose one from fd00::/8")
-    return found
-
-
-def fake4(text: str) -> IPv4Network:
-    """The pool of fake IPv4 addresses: /8 to /28, ordinary unicast."""
-    found = network(text)
-    if not isinstance(found, IPv4Network) or not 8 <= found.prefixlen <= 28:
-        raise ValueError(f'"{text}" is not an IPv4 network of /8 to /28, such as 198.19.0.0/16')
-    if found.is_loopback or found.is_multicast or found.is_link_local or found.network_address.packed[0] == 0:
-        raise ValueError(f"{text} has a meaning of its own to every host; 198.19.0.0/16 is the usual choice")
-    return found
+    return _range6(text, 64, "fd5a:6967:6e65::/48", "choose one from fd00::/8")
 
 
 def fake6(text: str) -> IPv6Network:
     """The pool of fake IPv6 addresses: /16 to /96, ordinary unicast."""
+    return _range6(text, 96, "2001:2::/64", "2001:2::/64 is the usual choice")
+
+
+def _range6(text: str, longest: int, usual: str, advice: str) -> IPv6Network:
     found = network(text)
-    if not isinstance(found, IPv6Network) or not 16 <= found.prefixlen <= 96:
-        raise ValueError(f'"{text}" is not an IPv6 network of /16 to /96, such as 2001:2::/64')
+    if not isinstance(found, IPv6Network) or not 16 <= found.prefixlen <= longest:
+        raise ValueError(f'"{text}" is not an IPv6 network of /16 to /{longest}, such as {usual}')
     if (
         found.is_loopback
         or found.is_multicast
         or found.is_link_local
         or int(found.network_address) >> 96 == 0
     ):
-        raise ValueError(f"{text} has a meaning of its own to every host; 2001:2::/64 is the usual choice")
+        raise ValueError(f"{text} has a meaning of its own to every host; {advice}")
     return found
 
 
@@ -199,7 +192,9 @@ def name_server(text: str) -> tuple[str, int]:
     """`192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1` or `[2001:db8::1]:5353`; port 53 unless it says so."""
     host, port = text, "53"
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
+        host, closed, rest = text[1:].partition("]")
+        if not closed:
+            host = ""
         if rest:
             port = rest.removeprefix(":") if rest.startswith(":") else ""
     elif text.count(":") == 1:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import ClassVar
 
-from nat.exit import Chooser, Exit, Reason, Refusal, Route, Target
+from nat.exit import Chooser, Exit, Reason, Refusal, Route
 from zignet.dns.fakes import Fakes
 from zignet.dns.patterns import Patterns
-from zignet.exits import AnyExit
+from zignet.exits import AnyExit, Block
 from zignet.exits.names import is_sendable
 from zignet.routing import Rules
 from zignet.routing.rule import Domain, Keyword, Pattern, Suffix
@@ -72,25 +70,9 @@ class Which:
         return tuple(found)
 
 
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """The exit of a fake address that means nothing: never a wrong site."""
-
-    kind: ClassVar[str] = "stale"
-    where: ClassVar[str] = ""
-    name: str = "stale"
-
-    def tcp(self, target: Target) -> Refusal:
-        """Host unreachable."""
-        return _STALE
-
-    def udp(self) -> Refusal:
-        """Host unreachable."""
-        return _STALE
-
-
+# The exit of a fake address that means nothing: never a wrong site
 _STALE = Refusal(Reason.HOST_UNREACHABLE, "no name has this fake address (any more)")
-STALE = Route(Stale(), "a fake address without a name")
+STALE = Route(Block("stale", "stale", _STALE), "a fake address without a name")
 
 
 class FakeChooser:

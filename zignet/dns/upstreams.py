@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-__all__ = ["RESOLVED", "RESOLV_CONF", "Server", "Upstreams", "parse_resolv_conf", "parse_server"]
+__all__ = ["RESOLVED", "RESOLV_CONF", "Server", "Upstreams", "parse_resolv_conf"]
 
 Server = tuple[str, int]  # address as text (perhaps with a zone), port
 
@@ -32,21 +32,6 @@ def parse_resolv_conf(text: str) -> list[str]:
         if len(words) >= 2 and words[0] == "nameserver" and _is_address(words[1]):
             found.append(words[1])
     return list(dict.fromkeys(found))
-
-
-def parse_server(text: str) -> Server:
-    """`192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1`, `[2001:db8::1]:5353`. Raises ValueError."""
-    host, port = text, str(PORT)
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") if rest else port
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    if not _is_address(host) or not (port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        raise ValueError(
-            f'"{text}" is not the address of a name server, such as 192.0.2.1 or [2001:db8::1]:53'
-        )
-    return host, int(port)
 
 
 def _is_address(text: str) -> bool:

@@ -14,17 +14,18 @@ _BLOCKED = Refusal(Reason.PROHIBITED, "blocked by a rule")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Refuses every flow: the application sees a RST, or ICMP "administratively prohibited"."""
+    """Refuses every flow: the application sees a RST, or ICMP "administratively prohibited", or what `refusal` says."""
 
-    kind: ClassVar[str] = "block"
     where: ClassVar[str] = ""
 
     name: str = "block"
+    kind: str = "block"
+    refusal: Refusal = _BLOCKED
 
     def tcp(self, target: Target) -> Refusal:
         """No."""
-        return _BLOCKED
+        return self.refusal
 
     def udp(self) -> Refusal:
         """No."""
-        return _BLOCKED
+        return self.refusal

@@ -16,6 +16,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from zignet.durable import sync_directory
 from zignet.identity.keys import SecretKey
 
 __all__ = [
@@ -104,7 +105,7 @@ def replace_key(path: Path, key: SecretKey) -> Path:
     try:
         path.rename(aside)
         fresh.rename(path)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         with suppress(OSError):
             fresh.unlink()
@@ -202,19 +203,10 @@ def write_secret(path: Path, text: str) -> None:
             stream.write(text.encode())
             stream.flush()
             os.fsync(descriptor)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except BaseException as error:
         with suppress(OSError):
             path.unlink()  # half a key is worse than none
         if isinstance(error, OSError):
             raise KeyFileError(f"{path} can't be written: {error.strerror}") from None
         raise
-
-
-def _sync_directory(path: Path) -> None:
-    """So that the name is there after a power cut, too."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

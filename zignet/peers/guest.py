@@ -21,6 +21,7 @@ from nat.flow import Flow
 from nat.header import TCP_ACK, TCP_FLAGS, TCP_SYN
 from nat.header import Protocol as Ip
 from nat.packet import Packet
+from zignet.exits.block import Block
 from zignet.wire import (
     FRAME_HEADER,
     ExitFrame,
@@ -56,24 +57,9 @@ REASONS6 = {0: Why.NETWORK, 1: Why.FORBIDDEN, 3: Why.HOST, 4: Why.PORT}
 UNREACHABLE4, UNREACHABLE6 = 3, 1
 
 
-class Nowhere:
-    """The exit of a flow whose number means nothing any more, or which is one too many."""
-
-    kind = "nowhere"
-    where = ""
-    name = "nowhere"
-
-    def tcp(self, target: object) -> Refusal:
-        """No."""
-        return _NOWHERE
-
-    def udp(self) -> Refusal:
-        """No."""
-        return _NOWHERE
-
-
+# The exit of a flow whose number means nothing any more, or which is one too many
 _NOWHERE = Refusal(Reason.PROHIBITED, "the destination is not known, or the peer has too many flows")
-NOWHERE = Route(Nowhere(), "an exit flow that is not dialled")
+NOWHERE = Route(Block("nowhere", "nowhere", _NOWHERE), "an exit flow that is not dialled")
 
 
 class Guest:

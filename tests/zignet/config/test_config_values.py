@@ -229,3 +229,36 @@ READERS = [
 def test_garbage_has_a_value_or_is_refused(reader, text: str):
     with suppress(ValueError):
         reader(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        ("192.0.2.1", ("192.0.2.1", 53)),
+        ("192.0.2.1:5353", ("192.0.2.1", 5353)),
+        ("2001:db8::1", ("2001:db8::1", 53)),
+        ("[2001:db8::1]", ("2001:db8::1", 53)),
+        ("[2001:db8::1]:54", ("2001:db8::1", 54)),
+    ],
+)
+def test_name_servers(text: str, server: tuple[str, int]):
+    assert values.name_server(text) == server
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "dns.example",
+        "192.0.2.1:0",
+        "192.0.2.1:x",
+        "192.0.2",
+        "[::1",
+        "[::1]x",
+        "[::1]:",
+        "192.0.2.1:99999",
+    ],
+)
+def test_what_is_no_name_server(text: str):
+    with pytest.raises(ValueError, match=r"is not an address|does not end in a port"):
+        values.name_server(text)

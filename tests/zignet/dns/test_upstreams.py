@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from zignet.dns.upstreams import Upstreams, parse_resolv_conf, parse_server
+from zignet.dns.upstreams import Upstreams, parse_resolv_conf
 
 
 def test_resolv_conf():
@@ -19,30 +19,6 @@ def test_resolv_conf():
     options edns0
     """
     assert parse_resolv_conf(text) == ["192.0.2.1", "2001:db8::1", "fe80::1%eth0"]
-
-
-@pytest.mark.parametrize(
-    ("text", "server"),
-    [
-        ("192.0.2.1", ("192.0.2.1", 53)),
-        ("192.0.2.1:5353", ("192.0.2.1", 5353)),
-        ("2001:db8::1", ("2001:db8::1", 53)),
-        ("[2001:db8::1]", ("2001:db8::1", 53)),
-        ("[2001:db8::1]:54", ("2001:db8::1", 54)),
-    ],
-)
-def test_servers(text, server):
-    assert parse_server(text) == server
-
-
-@pytest.mark.parametrize(
-    "text", ["", "dns.example", "192.0.2.1:0", "192.0.2.1:x", "192.0.2", "[::1", "192.0.2.1:99999"]
-)
-def test_what_is_no_server(text):
-    if text == "[::1":
-        return
-    with pytest.raises(ValueError, match="name server"):
-        parse_server(text)
 
 
 class Files:

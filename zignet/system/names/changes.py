@@ -13,6 +13,8 @@ import stat
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from zignet.durable import sync_directory
+
 __all__ = ["ABSENT", "Change", "State", "UnwritableError", "look", "put", "torn"]
 
 MOST = 1 << 20  # bytes of a file that we are ready to take the place of
@@ -134,7 +136,7 @@ def put(path: str, wanted: State, temporary: str, in_place: bool) -> None:
         else:
             _make(temporary, wanted)
             os.rename(temporary, path)
-        _sync(os.path.dirname(path))
+        sync_directory(os.path.dirname(path))
     except OSError as error:
         if wanted.kind != "absent" and not in_place:
             with suppress(OSError):
@@ -192,14 +194,6 @@ def _attributes(path: str) -> tuple[tuple[str, bytes], ...]:
     with suppress(OSError):
         return tuple((name, os.getxattr(path, name)) for name in sorted(os.listxattr(path)))
     return ()
-
-
-def _sync(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _why(path: str, error: OSError) -> str:

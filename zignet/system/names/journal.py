@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from zignet.durable import sync_directory
 from zignet.system.names.changes import Change, State
 from zignet.system.names.wanted import Mode, NamesError
 
@@ -61,7 +62,7 @@ def write(state_dir: Path, journal: Journal) -> None:
             file.flush()
             os.fsync(descriptor)
         os.rename(beside, path)
-        _sync(state_dir)
+        sync_directory(state_dir)
     except OSError as error:
         raise NamesError(
             f"{path} can't be written ({error.strerror}), so nothing of the system's names was changed"
@@ -105,7 +106,7 @@ def forget(state_dir: Path) -> None:
             with suppress(FileNotFoundError, NotADirectoryError):
                 name.unlink()
         with suppress(FileNotFoundError, NotADirectoryError):
-            _sync(state_dir)
+            sync_directory(state_dir)
     except OSError as error:
         raise NamesError(f"{path_in(state_dir)} can't be removed: {error.strerror}") from error
 
@@ -185,11 +186,3 @@ def _reason(error: Exception) -> str:
         case KeyError():
             return f"{error.args[0]} is missing"
     return str(error) or type(error).__name__
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
