@@ -1,0 +1,9 @@
+"""Who may come in, where no list says it: rules in order, each asking a source; the first that matches decides.
+
+source     what a source is asked, and what it answers
+sources/   files, scripts, databases, chains
+"""
+
+from zignet.policy.source import Finding, Source, SourceError
+
+__all__ = ["Finding", "Source", "SourceError"]
