@@ -46,12 +46,13 @@ from zignet.config import Config, ConfigError, DnsConfig, LimitsConfig, load_con
 from zignet.control import DnsReport, Place, handler_for
 from zignet.control.service import ControlService
 from zignet.exits import AnyExit, ExitSetupError, build_exits, peers_in_rules
+from zignet.key_files import KeyFiles
 from zignet.report import Report
 from zignet.routing import RuleError, Rules, build_rules
 
 if TYPE_CHECKING:
     from zignet.dns.names import Names
-    from zignet.identity import SecretKey
+    from zignet.identity import PublicKey, SecretKey
     from zignet.peers import Hub
     from zignet.transport import Udp
 
@@ -95,6 +96,7 @@ class Node:
         self.hub: Hub | None = None  # None: no peers are configured
         self.names: Names | None = None  # None: no `dns` section
         self.plan = plan_of(config, self.address6)
+        self.key_files = KeyFiles(self.loop, keys_in, self._members_changed)
 
     def run(self) -> None:
         """From nothing to a stopped node, and everything back as it was. Raises what went wrong, as a Fault."""
@@ -238,6 +240,20 @@ class Node:
 
         return NamesReport(self.names)
 
+    def offer(self, hub: Hub, config: Config) -> None:
+        """What peers may reach here, and by us; also at a reload."""
+        from zignet.config.members import key_files
+
+        lists = [config.exit.allow, *(service.allow for service in config.inbound.services or ())]
+        self.key_files.use(path for allow in lists for path in key_files(allow))
+        offer_services(self, hub, config)
+        offer_exit(self, hub, config)
+
+    def _members_changed(self) -> None:
+        """A file of keys that a list of members names has another content."""
+        if self.hub is not None:
+            self.offer(self.hub, self.config)
+
     def _gone(self, why: str) -> None:
         """The interface was deleted underneath."""
         self.failure = (
@@ -296,7 +312,7 @@ class Node:
         )
         if self.hub is not None:
             self.hub.configure(config.peers, config.inbound)
-            offer_exit(self, self.hub, config)
+            self.offer(self.hub, config)
         elif config.listening:
             log.warning("peers are configured now: this needs a restart")
         if self.names is not None:
@@ -413,7 +429,7 @@ def build_hub(node: Node, secret: SecretKey, underlay: Udp) -> Hub:
         partial(Store, state, tun.range, tun.aliases, note=log.warning),
     )
     hub.configure(config.peers, config.inbound)
-    offer_exit(node, hub, config)
+    node.offer(hub, config)
     node.engine.gateway.lead_to_peers(hub.sender, tun.range, tun.aliases, lower_half(tun.range6))
     return hub
 
@@ -466,15 +482,43 @@ def lead_flows(node: Node, names: Names) -> None:
         node.hub.lead_names(names.fakes, chooser)
 
 
+def keys_in(path: Path) -> frozenset[PublicKey]:
+    """The keys of a file."""
+    return frozenset()
+
+
+def offer_services(node: Node, hub: Hub, config: Config) -> None:
+    """What peers may reach on this host."""
+    from zignet.config.members import members_of
+    from zignet.peers.services import PROTOCOLS, Rule, ServiceRules
+
+    services = config.inbound.services
+    if services is None:
+        hub.serve(None)
+        return
+    rules = [
+        Rule(
+            PROTOCOLS[service.proto],
+            service.ports,
+            members_of(service.allow, config.peers, node.key_files.tables),
+        )
+        for service in services
+        if service.proto
+    ]
+    hub.serve(ServiceRules(rules))
+
+
 def offer_exit(node: Node, hub: Hub, config: Config) -> None:
     """What peers may have this host dial; also at a reload."""
-    from zignet.config.offer import offered_to
+    from zignet.config.members import members_of
+    from zignet.config.offer import ALL
     from zignet.exits.guests import GuestExit
 
-    keys = offered_to(config.exit, config.peers)
-    if keys is not None and not keys:
+    allow = config.exit.allow
+    if not allow:
         hub.offer_exit(None, lambda key: False)
         return
+    keys = members_of(None if allow == ALL else allow, config.peers, node.key_files.tables)
     offer, tun = config.exit, node.config.tun
     own: tuple[IPv4Network | IPv6Network, ...] = (tun.range, tun.range6)
     if node.config.dns is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -25,10 +26,11 @@ from zignet.config.model import (
     TimeoutsConfig,
     TunConfig,
 )
-from zignet.config.offer import check_offer
+from zignet.config.offer import ALL, check_offer
 from zignet.config.peers import Roll, in_own_range
 from zignet.config.problem import ConfigError, Problem
 from zignet.config.reader import Reader, Reading, entries, one, path, read_fields, read_section
+from zignet.config.services import check_services
 from zignet.routing import RESERVED, Lines, check_lines, did_you_mean, read_lines
 
 __all__ = ["KEYS_BY_TYPE", "load_config", "parse_config"]
@@ -85,6 +87,7 @@ def parse_config(text: str, file: Path | str = "zignet.yaml") -> Config:
         },
     )
     _check_together(config, root, reading)
+    config = _with_exit_service(config)
     roll.check(config, reading)
     if reading.problems:
         raise ConfigError(
@@ -95,6 +98,16 @@ def parse_config(text: str, file: Path | str = "zignet.yaml") -> Config:
 
 def _section(kind: type) -> Reader:
     return partial(read_section, kind)
+
+
+def _with_exit_service(config: Config) -> Config:
+    """`exit: internet` among the services is another way to say `exit.allow`."""
+    for service in config.inbound.services or ():
+        if service.exit:
+            return replace(
+                config, exit=replace(config.exit, allow=ALL if service.allow is None else service.allow)
+            )
+    return config
 
 
 # exits
@@ -242,6 +255,9 @@ def _check_together(config: Config, root: Node, reading: Reading) -> None:
             "one socket serves all peers, so one address is all there can be; udp://[::]:51830 is IPv4 and IPv6",
         )
     check_offer(config.exit, config.peers, _line_of(root, "exit", "allow"), reading)
+    if config.inbound.services:
+        names = [peer.name for peer in config.peers]
+        check_services(config.inbound.services, names, bool(config.exit.allow), reading)
     for key in sorted(str(key) for key in config.inbound.allow & config.inbound.deny):
         reading.complain(_line_of(root, "inbound", "deny"), "inbound.deny", f"{key} is in inbound.allow, too")
     for name, settings in config.exits.items():

@@ -13,6 +13,7 @@ from typing import Any
 from zignet.config import values
 from zignet.config.offer import OfferConfig
 from zignet.config.reader import key_of, keys, many, one, path, psk_file, setting
+from zignet.config.services import ServiceConfig, read_services
 from zignet.identity import PublicKey
 from zignet.routing import Lines
 
@@ -192,6 +193,7 @@ class InboundConfig:
 
     default_action: str = setting("deny", one(values.choice("deny", "allow")))
     allow: frozenset[PublicKey] = setting(frozenset(), keys)
+    services: tuple[ServiceConfig, ...] | None = setting(None, read_services)  # None: everything
     deny: frozenset[PublicKey] = setting(frozenset(), keys)
 
 

@@ -53,6 +53,7 @@ from zignet.peers.peer import Link, Peer
 from zignet.peers.rare import Rare
 from zignet.peers.receive import Opening, Receiver
 from zignet.peers.send import Sealing, Sender
+from zignet.peers.services import Desk
 from zignet.peers.session import Session
 from zignet.peers.store import Seen, Store
 from zignet.peers.table import Indices, Table
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from nat.exit import Chooser, Exit
     from zignet.config import InboundConfig, PeerConfig
     from zignet.peers.admission import Admission
+    from zignet.peers.services import ServiceRules
     from zignet.transport import Udp
 
 __all__ = ["Hub", "Local"]
@@ -170,7 +172,8 @@ class Hub:
         self.door = Door(self.loop, transport, self.receiver, self.handshake, self.gate.behind, self.dropped)
         self.rare = Rare(engine, self.sender, self.dropped, local.address4, local.address6)
         self.slow, self.clamp, self.slow_exit = self.rare.slow, self.rare.clamp, self.rare.slow_exit
-        self.slow_frame = self.rare.slow_frame
+        self.slow_frame, self.closed = self.rare.slow_frame, self.rare.closed
+        self._desk = Desk()
         self.receiver.gateway = self.gateway
         self.guests = self.rare.guests = Guests(engine, self.sender, self.rare, self.dropped)
         self.destinations: Destinations | None = None
@@ -310,6 +313,7 @@ class Hub:
         tunnel = Tunnel(self._kit, peer.key.x, psk, keepalive_s)
         link = Link(self, peer, tunnel, Paths((), self._ceiling, os.urandom))
         link.between(self.local.address4, self.local.address6)
+        link.services = self._desk.open(peer.key)
         return link
 
     def _psk(self, settings: PeerConfig) -> bytes:
@@ -521,6 +525,7 @@ class Hub:
             self._sweep_pending()
             return
         self._saw([link])
+        self._desk.rest(link.peer.key, link.services)
         self.guests.dismiss(link)
         if link.fragments is not None:
             link.fragments.clear()
@@ -614,6 +619,12 @@ class Hub:
         self.guests.may = lambda link: may(link.peer.key)
         for link in self.links():
             self.guests.recheck(link)
+
+    # --- services of this host
+
+    def serve(self, services: ServiceRules | None) -> None:
+        """From now on these may be reached by peers; None: all that there are. Live connections are looked at again."""
+        self._desk.change(services, (*self.links(), *self._pending.values()))
 
     # --- from the receiver
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from zignet.peers.guest import Guest
     from zignet.peers.hub import Hub
     from zignet.peers.path import Paths
+    from zignet.peers.services import Services
     from zignet.peers.session import Session
     from zignet.peers.tunnel import Tunnel
     from zignet.wire import Fragments
@@ -68,6 +69,7 @@ class Link:
         "room",
         "rtt_s",
         "rx_bytes",
+        "services",
         "timer",
         "tunnel",
         "tx_bytes",
@@ -93,6 +95,7 @@ class Link:
         self.fragments: Fragments | None = None
         self.unsent: tuple[bytes, int] | None = None  # an initiation, until its endpoint's name is resolved
         self.guest: Guest | None = None  # the peer as one whose connections are dialled here
+        self.services: Services | None = None  # what it may reach on this host; None: everything
         self.number = 0  # of the last frame that was sent in fragments
         self.pings: dict[bytes, float] | None = None  # token -> when it was sent
         self.rtt_s: float | None = None  # of the last ping, or of the handshake

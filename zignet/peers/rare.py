@@ -182,6 +182,8 @@ class Rare:
             self.refuse(link, frame, Refusal.UNKNOWN_PROTOCOL)
         elif frame[1] & Flag.EXIT and frame[0] != Protocol.ICMP:
             self._exit(link, frame)
+        elif link.services is not None and not link.services.admits(frame, self._loop.now):
+            self.closed(link, frame)
         else:
             self._deliver(link, frame)
 
@@ -233,13 +235,29 @@ class Rare:
     def _reset(self, link: Link, flow: ExitFrame) -> None:
         """Answer a segment of a connection that is not there."""
         self._dropped["exit flows: reset"] += 1
-        size = 16 if flow.frame[1] & Flag.V6 else 4
-        segment = bytearray(rebuild(flow.frame, self._own[size], self._own[size]))
+        reset = self._reset_to(flow.frame)
+        if reset:
+            self.send(link, to_exit(reset, flow.number, back=True), is_data=False)
+
+    def closed(self, link: Link, frame: bytes) -> None:
+        """The peer may not send this to this host, or may not any more: it is told so that its application sees it."""
+        if frame[0] != Protocol.TCP or frame[FRAME_HEADER + TCP_FLAGS] & (TCP_SYN | TCP_ACK) == TCP_SYN:
+            self.refuse(link, frame, Refusal.FORBIDDEN)
+            return
+        self._dropped["from peers: reset, the service is closed to them"] += 1
+        reset = self._reset_to(frame)
+        if reset:
+            self.send(link, reset, is_data=False)
+
+    def _reset_to(self, frame: bytes) -> bytes:
+        """The frame with the reset that answers a segment; empty where nothing does."""
+        own = self._own[16 if frame[1] & Flag.V6 else 4]
+        segment = bytearray(rebuild(frame, own, own))
         packet = Packet(segment)
-        if not packet.parse(0, len(segment)):
-            reset = craft.tcp_reset(packet)
-            if reset:
-                self.send(link, to_exit(strip(reset), flow.number, back=True), is_data=False)
+        if packet.parse(0, len(segment)):
+            return b""
+        reset = craft.tcp_reset(packet)
+        return strip(reset) if reset else b""
 
     def _deliver(self, link: Link, frame: bytes) -> None:
         size = 16 if frame[1] & Flag.V6 else 4

@@ -67,6 +67,7 @@ NAMED: cython.int = 0x10
 NUMBER: cython.Py_ssize_t = 4  # bytes, of a destination's number (protocol §6, exit flows)
 NUMBERS: cython.uint = 1 << 24  # they are below
 SYN: cython.int = 0x02
+RST: cython.int = 0x04
 ACK: cython.int = 0x10
 PSH: cython.int = 0x08
 DATA: cython.int = 4
@@ -812,6 +813,8 @@ class Receiver:
                 guest = source = self.guest_of(peer, number, l4 + total)
             if source is None:
                 return
+        elif peer.services is not None and self.closed(peer, protocol, l4):
+            return
         ip = l4 - (40 if v6 else 20)
         addresses: cython.uint = source.in6 if v6 else source.in4
         if guest is not None:
@@ -850,6 +853,26 @@ class Receiver:
         self.gateway.guest(self.plain, ip - self.header, l4 + total - ip + self.header, guest)
 
     @cython.cfunc
+    def closed(self, peer: Any, protocol: cython.int, l4: cython.Py_ssize_t) -> cython.bint:
+        """Whether the peer may not send this to this host (`zignet.peers.services`); it is told."""
+        view = self.view
+        services: Any = peer.services
+        far: cython.int = (view[l4] << 8) | view[l4 + 1]
+        own: cython.int = (view[l4 + 2] << 8) | view[l4 + 3]
+        bits: bytes
+        if protocol == TCP:
+            flags: cython.int = view[l4 + 13]
+            if flags & (SYN | ACK) != SYN and (flags & RST or not services.narrowed):
+                return False
+            bits = services.tcp
+        else:
+            bits = services.udp
+        if bits[own >> 3] & (1 << (own & 7)) or services.expects(protocol, own, far, self.loop.now):
+            return False
+        self.hub.closed(peer, bytes(self.memory[BASE : l4 + self.head]))
+        return True
+
+    @cython.cfunc
     def origin(self, peer: Any, number: cython.uint, protocol: cython.int, l4: cython.Py_ssize_t) -> object:
         """Whose answer this is: the destination, if it has this number and is by this very peer; else None."""
         found: Any = self.exits.get(number)
@@ -884,6 +907,9 @@ class Receiver:
     ) -> cython.void:
         """A ping or its answer: ICMP has no pseudo-header, ICMPv6 has (RFC 4443 §2.3)."""
         ip: cython.Py_ssize_t = l4 - (40 if v6 else 20)
+        if self.view[l4] == (128 if v6 else 8) and peer.services is not None and not peer.services.icmp:
+            self.hub.closed(peer, bytes(self.memory[BASE : l4 + self.head]))
+            return
         if v6:
             self.header6(peer.way6, ip, ICMPV6, total, traffic, hops)
             adjust(self.plain, l4 + 2, peer.in6)

@@ -54,6 +54,7 @@ NUMBER: cython.Py_ssize_t = 4  # bytes, of a destination's number (protocol §6,
 NEEDS_CSUM: cython.int = 1
 FIN_PSH: cython.int = 0x09
 SYN: cython.int = 0x02
+ACK: cython.int = 0x10
 SYN_URG: cython.int = 0x22
 CWR: cython.int = 0x80
 DATA: cython.int = 4
@@ -319,6 +320,8 @@ class Sender:
         self.begin(link.address, ecn)
         l4: cython.Py_ssize_t = at + ip
         end: cython.Py_ssize_t = at + length
+        if not flags and self.simple and link.services is not None:
+            self.note(link, l4, end)
         if flags:
             self.number = number
             self.delta = 0xFFFF - sum_of(view, at + (8 if self.v6 else 12), at + ip)
@@ -340,6 +343,17 @@ class Sender:
             self.hub.slow_exit(link, at, length, number, flags & BACK != 0)
         else:
             self.hub.slow(link, at, length)
+
+    @cython.cfunc
+    def note(self, link: Any, l4: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.void:
+        """Its answers may come in, whatever the peer may reach here (`zignet.peers.services`)."""
+        view = self.view
+        if (self.protocol == TCP and end - l4 >= 20 and view[l4 + 13] & (SYN | ACK) == SYN) or (
+            self.protocol == UDP and end - l4 >= 8
+        ):
+            own: cython.int = (view[l4] << 8) | view[l4 + 1]
+            far: cython.int = (view[l4 + 2] << 8) | view[l4 + 3]
+            link.services.asks(self.protocol, own, far, self.loop.now)
 
     @cython.cfunc
     def begin(self, address: Any, ecn: cython.int) -> cython.void:

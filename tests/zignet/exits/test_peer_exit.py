@@ -8,7 +8,8 @@ import pytest
 
 from nat.exit import Dial, Refusal, Target, UdpDirect
 from zignet.config import Config, ConfigError, parse_config
-from zignet.config.offer import ALL, offered_to
+from zignet.config.members import members_of
+from zignet.config.offer import ALL
 from zignet.dns.fakes import Fakes
 from zignet.exits import Direct, build_exits
 from zignet.exits.peer import PeerExit, lead, standing
@@ -107,18 +108,18 @@ def test_each_peer_is_an_exit_by_its_name() -> None:
 def test_who_may_exit_here() -> None:
     made = config(f"exit: {{allow: [Peer_US, {OTHER.hex}], ports: [443], private: true, udp: false}}\n")
     assert (made.exit.ports, made.exit.private, made.exit.tcp, made.exit.udp) == ((443,), True, True, False)
-    assert offered_to(made.exit, made.peers) == {KEY, OTHER}
+    members = members_of(made.exit.allow, made.peers, {})
+    assert members is not None
+    assert members.keys == {KEY, OTHER}
     assert made.to_json()["exit"]["allow"] == ["Peer_US", OTHER.hex]
-    assert offered_to(config("").exit, ()) == frozenset()
-    assert offered_to(config("exit: {allow: none}\n").exit, ()) == frozenset()
-    everyone = config("exit: {allow: all}\n").exit
-    assert (everyone.allow, offered_to(everyone, ())) == (ALL, None)
+    assert config("").exit.allow == config("exit: {allow: none}\n").exit.allow == ()
+    assert config("exit: {allow: all}\n").exit.allow == ALL
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("exit: {allow: [peer_uk]}", 'exit.allow: "peer_uk" is neither the name of a peer nor a key'),
+        ("exit: {allow: [peer_uk]}", 'exit.allow: "peer_uk" is neither the name of a peer, nor a key'),
         ("exit: {allow: some}", "exit.allow: expected a list"),
         ("exit: {ports: [0]}", "exit.ports"),
         ("exit: {alow: all}", 'did you mean "allow"'),
