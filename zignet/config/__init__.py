@@ -12,7 +12,7 @@ The file's keys are the fields of the dataclasses in `model`, each with the read
     peers:
       - {name: peer_us, key: ..., endpoint: "203.0.113.9:51830", psk_file: ./us.psk, keepalive: 25}
       - file: ./peers.txt
-    inbound: {default_action: deny, allow: [...], deny: []}
+    inbound: {default_action: deny, allow: [...], deny: [], policies: [...], recheck: 5m}
     exit:    {allow: [peer_us], ports: [80, 443], private: false, tcp: true, udp: true}
     cipher: auto
     tun:    {name: zig0, mtu: 1500, range: 100.64.0.0/10, listener: loopback, offload: auto}
@@ -30,7 +30,8 @@ The file's keys are the fields of the dataclasses in `model`, each with the read
     mark: 0x7a67
     table: 31335
 
-No secret is ever in it: passwords and keys live in files of their own, which are named here and read by who needs them.
+No secret is ever shown of it: passwords and keys live in files of their own, which are named here and read by who needs
+them, but for the URL of a database, which shows itself without its password.
 """
 
 from zignet.config.load import load_config, parse_config
@@ -49,26 +50,34 @@ from zignet.config.model import (
     TimeoutsConfig,
     TunConfig,
 )
+from zignet.config.policy import DatabasePolicy, FilePolicy, PolicyConfig, ScriptPolicy, SolanaPolicy
 from zignet.config.problem import ConfigError, Problem
+from zignet.config.url import Url
 
 load = load_config
 
 __all__ = [
     "Config",
     "ConfigError",
+    "DatabasePolicy",
     "DnsConfig",
     "DnsServer",
     "ExitConfig",
+    "FilePolicy",
     "InboundConfig",
     "LimitsConfig",
     "Listen",
     "OfferConfig",
     "PeerConfig",
+    "PolicyConfig",
     "Problem",
     "ProxyConfig",
+    "ScriptPolicy",
     "SniffConfig",
+    "SolanaPolicy",
     "TimeoutsConfig",
     "TunConfig",
+    "Url",
     "load",
     "load_config",
     "parse_config",

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from zignet.config import values
 from zignet.config.document import MAX_BYTES, Items, Node, Scalar, Table, compose
 from zignet.config.files import read_text
 from zignet.config.model import (
@@ -29,9 +28,9 @@ from zignet.config.model import (
 from zignet.config.offer import ALL, check_offer
 from zignet.config.peers import Roll, in_own_range
 from zignet.config.problem import ConfigError, Problem
-from zignet.config.reader import Reader, Reading, entries, one, path, read_fields, read_section
+from zignet.config.reader import Reader, Reading, entries, of_type, path, read_fields, read_section
 from zignet.config.services import check_services
-from zignet.routing import RESERVED, Lines, check_lines, did_you_mean, read_lines
+from zignet.routing import RESERVED, Lines, check_lines, read_lines
 
 __all__ = ["KEYS_BY_TYPE", "load_config", "parse_config"]
 
@@ -139,41 +138,23 @@ def _wrong_name(name: str) -> str:
 
 def _exit(name: str, node: Node, key: str, line: int, reading: Reading) -> ExitConfig:
     """One exit. One of no or of an unknown type stays as a name, so that rules about it are not wrong too."""
-    table = entries(node, key, reading)
-    given = table.get("type")
-    if given is None:
-        reading.complain(line, f"{key}.type", f"missing; one of {', '.join(KEYS_BY_TYPE)}")
+    if "password" in (table := entries(node, key, reading)):
+        reading.complain(
+            table["password"][0],
+            f"{key}.password",
+            "a password does not belong in the configuration, which is shown and shared; "
+            "write it into a file of its own (chmod 600) and name that: password_file: ./name",
+        )
+        node = Table(node.line, {word: entry for word, entry in table.items() if word != "password"})
+    typed = of_type(node, key, line, reading, KEYS_BY_TYPE, "an exit")
+    if typed is None:
         return ExitConfig(name, "block")
-    kind = one(values.choice(*KEYS_BY_TYPE))(given[1], f"{key}.type", reading)
-    if kind not in KEYS_BY_TYPE:
-        return ExitConfig(name, "block")
-    required, optional = KEYS_BY_TYPE[kind]
-    known = (*required, *optional)
-    rest = {}
-    for word, entry in table.items():
-        if word == "password":
-            reading.complain(
-                entry[0],
-                f"{key}.password",
-                "a password does not belong in the configuration, which is shown and shared; "
-                "write it into a file of its own (chmod 600) and name that: password_file: ./name",
-            )
-        elif word in known:
-            rest[word] = entry
-        elif word != "type":
-            where = "unknown key" if word not in _every_key() else f"an exit of type {kind} has no such key"
-            reading.complain(entry[0], f"{key}.{word}", where + did_you_mean(word, ("type", *known)))
-    for word in required:
-        if word not in table:
-            reading.complain(line, f"{key}.{word}", f"missing; an exit of type {kind} needs it")
+    kind, rest = typed
     readers: dict[str, Reader] = {"password_file": _password_file}
-    if "password_file" in rest and "username" not in table:
-        reading.complain(rest["password_file"][0], f"{key}.password_file", "there is no username beside it")
-    return ExitConfig(name, kind, **read_fields(ExitConfig, Table(node.line, rest), key, reading, readers))
-
-
-def _every_key() -> set[str]:
-    return {word for required, optional in KEYS_BY_TYPE.values() for word in (*required, *optional)}
+    if "password_file" in rest.entries and "username" not in table:
+        at = rest.entries["password_file"][0]
+        reading.complain(at, f"{key}.password_file", "there is no username beside it")
+    return ExitConfig(name, kind, **read_fields(ExitConfig, rest, key, reading, readers))
 
 
 def _password_file(node: Node, key: str, reading: Reading) -> Any:

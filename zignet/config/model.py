@@ -12,8 +12,10 @@ from typing import Any
 
 from zignet.config import values
 from zignet.config.offer import OfferConfig
+from zignet.config.policy import PolicyConfig, read_policies
 from zignet.config.reader import key_of, keys, many, one, path, psk_file, setting
 from zignet.config.services import ServiceConfig, read_services
+from zignet.config.url import Url
 from zignet.identity import PublicKey
 from zignet.routing import Lines
 
@@ -189,12 +191,14 @@ class PeerConfig:
 
 @dataclass(frozen=True, slots=True)
 class InboundConfig:
-    """Who may come in. A configured peer may, unless it is denied; `deny` is looked at first."""
+    """Who may come in: `deny` before the peers before `allow` before `policies` before `default_action`."""
 
     default_action: str = setting("deny", one(values.choice("deny", "allow")))
     allow: frozenset[PublicKey] = setting(frozenset(), keys)
-    services: tuple[ServiceConfig, ...] | None = setting(None, read_services)  # None: everything
     deny: frozenset[PublicKey] = setting(frozenset(), keys)
+    policies: tuple[PolicyConfig, ...] = setting((), read_policies)  # asked in order about everybody else
+    recheck_s: float = setting(300.0, one(values.duration(1.0, 86400.0)), key="recheck")  # how long they hold
+    services: tuple[ServiceConfig, ...] | None = setting(None, read_services)  # of this host; None: all of them
 
 
 DEFAULT_LISTEN = Listen("::", 51830)
@@ -265,7 +269,7 @@ def _plain(value: Any) -> Any:
         return [{"rule": line.text, "where": line.where} for line in value]
     if isinstance(value, TunConfig):
         return {**_section(value), "device": "auto" if value.descriptor is None else f"fd:{value.descriptor}"}
-    if isinstance(value, PublicKey | Listen | DnsServer):
+    if isinstance(value, PublicKey | Listen | DnsServer | Url):
         return str(value)
     if is_dataclass(value):
         return _section(value)

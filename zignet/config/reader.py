@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from zignet.config import values
 from zignet.config.document import Items, Node, Scalar, Table
 from zignet.config.problem import Problem
 from zignet.identity import KeyFileError, PublicKey, read_psk
@@ -18,7 +20,9 @@ __all__ = [
     "key_of",
     "keys",
     "many",
+    "of_type",
     "one",
+    "others_may_read",
     "path",
     "psk_file",
     "read_fields",
@@ -169,3 +173,44 @@ def entries(node: Node, key: str, reading: Reading) -> dict[str, tuple[int, Node
     if not (isinstance(node, Scalar) and node.is_null):
         reading.complain(node.line, key, "expected keys with values, such as {name: value}")
     return {}
+
+
+def of_type(
+    node: Node,
+    key: str,
+    line: int,
+    reading: Reading,
+    keys_by_type: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]],
+    what: str,  # e.g. "an exit"
+) -> tuple[str, Table] | None:
+    """The type that a mapping says it is of, and the entries that such a one may have; None if it is of no type.
+
+    `keys_by_type` has the keys that each type must have, and those that it may have.
+    """
+    table = entries(node, key, reading)
+    given = table.get("type")
+    if given is None:
+        reading.complain(line, f"{key}.type", f"missing; one of {', '.join(keys_by_type)}")
+        return None
+    kind = one(values.choice(*keys_by_type))(given[1], f"{key}.type", reading)
+    if kind not in keys_by_type:
+        return None
+    required, optional = keys_by_type[kind]
+    known = (*required, *optional)
+    every = {word for pair in keys_by_type.values() for words in pair for word in words}
+    for word, (at, _) in table.items():
+        if word != "type" and word not in known:
+            unknown = "unknown key" if word not in every else f"{what} of type {kind} has no such key"
+            reading.complain(at, f"{key}.{word}", unknown + did_you_mean(word, ("type", *known)))
+    for word in required:
+        if word not in table:
+            reading.complain(line, f"{key}.{word}", f"missing; {what} of type {kind} needs it")
+    return kind, Table(node.line, {word: table[word] for word in known if word in table})
+
+
+def others_may_read(file: Path) -> bool:
+    """Whether a file is open to everybody on this machine. One that is not there is not."""
+    try:
+        return bool(file.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
+    except OSError:
+        return False

@@ -11,7 +11,15 @@ export_openssh, import_key              the same identity on another device
 """
 
 from zignet.identity.address import address6
-from zignet.identity.files import KeyFileError, read_key, read_psk, replace_key, write_key, write_secret
+from zignet.identity.files import (
+    KeyFileError,
+    read_key,
+    read_psk,
+    read_secret,
+    replace_key,
+    write_key,
+    write_secret,
+)
 from zignet.identity.keys import BadKey, PublicKey, SecretKey, decode_key, matches
 from zignet.identity.transfer import PassphraseNeeded, export_openssh, import_key
 
@@ -28,6 +36,7 @@ __all__ = [
     "matches",
     "read_key",
     "read_psk",
+    "read_secret",
     "replace_key",
     "write_key",
     "write_secret",

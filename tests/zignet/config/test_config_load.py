@@ -142,7 +142,7 @@ colour: blue
         ("listen: ['udp://[::]:1', 'udp://0.0.0.0:2']", "listen: one socket serves all peers"),
         ("inbound: {default: deny}", 'did you mean "default_action"?'),
         ("inbound: {default_action: admit}", "is not one of deny, allow"),
-        ("inbound: {policies: []}", "inbound.policies: unknown key"),
+        ("inbound: {polices: []}", "inbound.polices: unknown key"),
         ("inbound: {allow: [laptop]}", 'inbound.allow[0]: "laptop" has 6 characters'),
         ("inbound: {allow: x}", "inbound.allow: expected a list"),
         ("key_file:", "key_file: there is no value"),

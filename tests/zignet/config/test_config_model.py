@@ -135,7 +135,14 @@ cipher: aes
 """
     shown = json.loads(json.dumps(parse_config(text).to_json()))
     assert shown["listen"] == ["udp://[::]:51830"]
-    assert shown["inbound"] == {"default_action": "allow", "allow": [], "deny": [OTHER.name]}
+    expected = {
+        "default_action": "allow",
+        "allow": [],
+        "deny": [OTHER.name],
+        "policies": [],
+        "recheck": 300.0,
+    }
+    assert shown["inbound"] == expected
     assert shown["peers"][0] == {
         "name": "us",
         "key": KEY.name,
