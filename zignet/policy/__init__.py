@@ -2,6 +2,9 @@
 
 source     what a source is asked, and what it answers
 sources/   files, scripts, databases, chains
+rules      what follows from what they say: pure
+judge      asks them, remembers what they said, and tells of changes
+build      from the configuration to sources and a judge
 """
 
 from zignet.policy.source import Finding, Source, SourceError
