@@ -198,7 +198,9 @@ class InboundConfig:
     deny: frozenset[PublicKey] = setting(frozenset(), keys)
     policies: tuple[PolicyConfig, ...] = setting((), read_policies)  # asked in order about everybody else
     recheck_s: float = setting(300.0, one(values.duration(1.0, 86400.0)), key="recheck")  # how long they hold
-    services: tuple[ServiceConfig, ...] | None = setting(None, read_services)  # of this host; None: all of them
+    services: tuple[ServiceConfig, ...] | None = setting(
+        None, read_services
+    )  # of this host; None: all of them
 
 
 DEFAULT_LISTEN = Listen("::", 51830)
@@ -269,6 +271,10 @@ def _plain(value: Any) -> Any:
         return [{"rule": line.text, "where": line.where} for line in value]
     if isinstance(value, TunConfig):
         return {**_section(value), "device": "auto" if value.descriptor is None else f"fd:{value.descriptor}"}
+    if isinstance(value, InboundConfig):
+        return {**_section(value), "services": "all" if value.services is None else _plain(value.services)}
+    if isinstance(value, ServiceConfig):
+        return value.shown()
     if isinstance(value, PublicKey | Listen | DnsServer | Url):
         return str(value)
     if is_dataclass(value):

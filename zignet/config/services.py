@@ -7,13 +7,13 @@ inbound:
     - {proto: icmp}
     - {exit: internet, allow: [alice]}             # as `exit: {allow: [alice]}`
 
-Without the list everything is open to them; with it, what it does not name is closed.
+Without the list, and with `all` in its place, everything is open to them; with it, what it does not name is closed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from zignet.config import values
@@ -38,7 +38,16 @@ class ServiceConfig:
     ports: Ports = ()  # (): all
     allow: tuple[str, ...] | None = None  # peers' names, keys, `file:` and a path; None: all who are admitted
     exit: str = setting("", one(values.choice("internet")))
-    line: int = 0  # in the configuration
+    line: int = field(default=0, compare=False)  # in the configuration
+
+    def shown(self) -> dict[str, Any]:
+        """As the file has it."""
+        shown: dict[str, Any] = {"exit": self.exit} if self.exit else {"proto": self.proto}
+        if self.ports:
+            shown["port"] = ",".join(str(low) if low == high else f"{low}-{high}" for low, high in self.ports)
+        if self.allow is not None:
+            shown["allow"] = list(self.allow)
+        return shown
 
 
 def _ports(node: Node, key: str, reading: Reading) -> Any:
@@ -68,12 +77,12 @@ def _some_ports(text: str) -> Ports:
 def read_services(node: Node, key: str, reading: Reading) -> tuple[ServiceConfig, ...] | None:
     """The reader of `inbound.services`."""
     if isinstance(node, Scalar) and node.is_null:
-        reading.complain(
-            node.line, key, "nothing stands here: [] closes everything; without the key all is open"
-        )
+        reading.complain(node.line, key, "nothing stands here: [] closes everything, and all opens it")
+        return None
+    if isinstance(node, Scalar) and node.text == "all":
         return None
     if not isinstance(node, Items):
-        reading.complain(node.line, key, "expected a list, such as [{proto: tcp, port: 22}]")
+        reading.complain(node.line, key, "expected all, or a list such as [{proto: tcp, port: 22}]")
         return None
     if len(node.items) > _MOST:
         reading.complain(node.line, key, f"more than {_MOST} services")
@@ -101,12 +110,12 @@ def _service(item: Table, key: str, reading: Reading) -> ServiceConfig:
         key,
         reading,
     )
-    for word, field in (("port", "ports"), ("allow", "allow")):
+    for word, name in (("port", "ports"), ("allow", "allow")):
         if word in entries:
             line, node = entries[word]
             value = readers[word](node, f"{key}.{word}", reading)
             if isinstance(value, tuple):
-                fields[field] = value
+                fields[name] = value
     service = ServiceConfig(**fields, line=item.line)
     if ("proto" in entries) == ("exit" in entries):
         reading.complain(item.line, key, "expected either proto (tcp, udp, icmp) or exit: internet")

@@ -141,6 +141,7 @@ cipher: aes
         "deny": [OTHER.name],
         "policies": [],
         "recheck": 300.0,
+        "services": "all",
     }
     assert shown["inbound"] == expected
     assert shown["peers"][0] == {

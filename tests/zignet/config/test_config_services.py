@@ -45,11 +45,12 @@ def test_as_the_documentation_has_it(tmp_path: Path) -> None:
     nobody = members_of((), made.peers, {})
     assert nobody is not None
     assert ALICE not in nobody
-    assert made.to_json()["inbound"]["services"][0]["port"] == [[22, 22]]
+    assert made.to_json()["inbound"]["services"][1] == {"proto": "tcp", "port": "80,443,8000-8100"}
 
 
 def test_no_list_is_everything_and_an_empty_one_nothing() -> None:
     assert parse_config(PEERS).inbound.services is None
+    assert services("all").inbound.services is None
     assert services("[]").inbound.services == ()
 
 
@@ -64,7 +65,7 @@ def test_an_exit_among_the_services() -> None:
     ("text", "message"),
     [
         ("", "nothing stands here"),
-        ("all", "expected a list"),
+        ("some", "expected all, or a list"),
         ("[tcp]", "expected a service"),
         ("[{}]", "expected either proto"),
         ("[{proto: tcp, exit: internet}]", "expected either proto"),
