@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zignet.cli.contacts_commands import contacts_app
 from zignet.cli.errors import ExitCode, Fault, guarded
 from zignet.cli.files import VARIABLE, find, load, state_dir
 
@@ -64,6 +65,7 @@ _RUN, _LOOK, _CHECK, _IDENTITY = "Run", "Look", "Check", "Identity"  # the group
 app.add_typer(route_app, name="route", rich_help_panel=_LOOK)
 app.add_typer(dns_app, name="dns", rich_help_panel=_LOOK)
 app.add_typer(key_app, name="key", rich_help_panel=_IDENTITY)
+app.add_typer(contacts_app, name="contacts", rich_help_panel=_IDENTITY)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,181 @@
+"""`zignet contacts`: people by their keys. Works with and without a running node, which hears of what changed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zignet.cli.errors import Fault
+from zignet.cli.text import duration, printable
+from zignet.contacts import Contact, ContactError, Store, Unreadable, format_link, parse, parse_link
+from zignet.contacts.exchange import MOST_BYTES
+from zignet.control.messages import Peer
+from zignet.identity import BadKey, PublicKey
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Imported", "as_json", "book", "contact_of", "import_all", "link", "online", "read", "table"]
+
+_MOST_SHOWN = 20  # entries of a file that could not be taken
+_STANDARD = Path("-")
+
+
+@contextmanager
+def book(directory: Path) -> Iterator[Store]:
+    """The contacts in a directory, which is made if there is none. Raises `Fault`."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        store = Store(directory)
+    except OSError as error:
+        raise Fault(f"{directory}: {error.strerror}") from None
+    except ContactError as error:
+        raise Fault(str(error)) from None
+    try:
+        yield store
+    except ContactError as error:
+        raise Fault(str(error)) from None
+    finally:
+        store.close()
+
+
+def contact_of(name: str, key: str | None, note: str, tags: Iterable[str]) -> Contact:
+    """From what was typed: a name and a key, a name and a link, or a link alone. Raises `Fault`."""
+    try:
+        if key is None:
+            found, name = parse_link(name)
+            if not name:
+                raise Fault(
+                    "The link has no name: give one before it, as in `zignet contacts add alice LINK`."
+                )
+        elif key.lower().startswith("zignet:"):
+            found, _ = parse_link(key)
+        else:
+            found = PublicKey.from_text(key)
+        return Contact(name, found, note, tuple(tags))
+    except (ContactError, BadKey) as error:
+        raise Fault(str(error)) from None
+
+
+def read(file: Path) -> str:
+    """A file to import, or standard input. Raises `Fault`."""
+    try:
+        if file == _STANDARD:
+            content = sys.stdin.buffer.read(MOST_BYTES + 1)
+        else:
+            with file.open("rb") as source:
+                content = source.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise Fault(f"{file} can't be read: {error.strerror}") from None
+    return content.decode("utf-8", "replace")
+
+
+@dataclass(slots=True)
+class Imported:
+    """What became of the entries of a file."""
+
+    added: int = 0
+    known: int = 0  # the same name and key were there
+    refused: list[tuple[str, str]] | None = None  # where or who, and why
+
+    def lines(self) -> list[str]:
+        """For people."""
+        refused = self.refused or []
+        told = [f"{self.added} added, {self.known} known already, {len(refused)} not taken."]
+        told += [f"  {who}: {why}" for who, why in refused[:_MOST_SHOWN]]
+        if len(refused) > _MOST_SHOWN:
+            told.append(f"  and {len(refused) - _MOST_SHOWN} more")
+        return told
+
+
+def import_all(store: Store, text: str) -> Imported:
+    """Take in what can be taken in. What is there is not changed. Raises `ContactError` if nothing can be read."""
+    done = Imported(refused=[])
+    assert done.refused is not None
+    for entry in parse(text):
+        if isinstance(entry, Unreadable):
+            done.refused.append((entry.place, entry.why))
+            continue
+        old = store.find(entry.name)
+        if old is not None and old.key == entry.key:
+            done.known += 1
+            continue
+        try:
+            store.add(entry)
+        except ContactError as error:
+            done.refused.append((entry.name, str(error)))
+        else:
+            done.added += 1
+    return done
+
+
+def link(contact: Contact) -> str:
+    """To hand over."""
+    return format_link(contact.key, contact.name)
+
+
+def online(state_dir: Path) -> Mapping[str, Peer]:
+    """What the running node knows of peers, by key; nothing where none runs."""
+    from zignet.control import Client, ControlError
+
+    try:
+        with Client(state_dir) as client:
+            return {peer["key"]: peer for peer in client.peers(every=True)}
+    except ControlError:
+        return {}
+
+
+def as_json(contacts: Iterable[Contact], peers: Mapping[str, Peer]) -> list[dict[str, Any]]:
+    """With their state, where it is known."""
+    return [
+        {
+            **contact.to_json(),
+            "added": contact.added,
+            "link": link(contact),
+            **_state(peers.get(contact.key.name)),
+        }
+        for contact in contacts
+    ]
+
+
+def _state(peer: Peer | None) -> dict[str, Any]:
+    if peer is None:
+        return {"online": None, "last_seen": None, "address": None}
+    return {
+        "online": peer["state"] == "connected",
+        "last_seen": peer["last_seen"],
+        "address": peer["address"] or None,
+    }
+
+
+def table(contacts: Sequence[Contact], peers: Mapping[str, Peer], wall: float) -> Table:
+    """One line each."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for heading in ("contact", "state", "address", "tags", "note"):
+        made.add_column(heading, no_wrap=heading != "note")
+    for contact in contacts:
+        peer = peers.get(contact.key.name)
+        state = _told(peer, wall)
+        made.add_row(
+            Text(contact.name),
+            Text(state, style="green" if state == "online" else "dim"),
+            Text(peer["address"] if peer is not None else ""),
+            Text(" ".join(contact.tags)),
+            Text(printable(contact.note.partition("\n")[0])),
+        )
+    return made
+
+
+def _told(peer: Peer | None, wall: float) -> str:
+    if peer is not None and peer["state"] == "connected":
+        return "online"
+    seen = peer["last_seen"] if peer is not None else None
+    return f"{duration(max(0.0, wall - seen))} ago" if seen else "–"
