@@ -22,6 +22,7 @@ COMPILED = [
     "nat.udp",
     "zignet.peers.receive",
     "zignet.peers.send",
+    "zignet.policy.keytable",
 ]
 
 
