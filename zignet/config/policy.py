@@ -178,7 +178,7 @@ def _seed(text: str) -> str:
     return text
 
 
-_TIMEOUT = one(values.duration(0.05, 60.0))
+_TIMEOUT = one(values.duration(0.05, 30.0))
 _CACHE = one(values.duration(0.0, 30 * 86400.0))
 
 

@@ -98,7 +98,7 @@ def test_all_mistakes_at_once():
         'z.yaml:7: inbound.policies[4].optimistic: "perhaps" is neither true nor false',
         "z.yaml:8: inbound.policies[5].optimistic: it admits at once, which does not go with action_if_match: deny",
         "z.yaml:9: inbound.policies[6].command: the quotes in it do not fit: No closing quotation",
-        "z.yaml:9: inbound.policies[6].timeout: 5h is not within 0.05 to 60 seconds",
+        "z.yaml:9: inbound.policies[6].timeout: 5h is not within 0.05 to 30 seconds",
         "z.yaml:10: inbound.policies[7].command: there is no program in it",
         "z.yaml:11: inbound.policies[8].command: missing; a policy of type script needs it",
         "z.yaml:12: inbound.policies[9].query: it does not ask about the key, so everybody would match: "
