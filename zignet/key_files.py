@@ -26,11 +26,8 @@ NOBODY: Container[PublicKey] = frozenset()
 class KeyFiles:
     """The files in use. A file that can't be read has the content that it had; at first, nobody."""
 
-    def __init__(
-        self, loop: Loop, load: Callable[[Path], Container[PublicKey]], changed: Callable[[], None]
-    ) -> None:
+    def __init__(self, loop: Loop, changed: Callable[[], None]) -> None:
         self._loop = loop
-        self._load = load  # raises OSError, ValueError
         self._changed = changed
         self.tables: dict[Path, Container[PublicKey]] = {}
         self._stamps: dict[Path, Stamp] = {}
@@ -69,12 +66,16 @@ class KeyFiles:
         self._changed()
 
     def _read(self, path: Path) -> Container[PublicKey] | None:
+        from zignet.policy.keyfile import read_keys
+
         try:
-            return self._load(path)
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            log.error("%s: %s; what was read before stays in force", path, why)
+            found = read_keys(path)
+        except ValueError as error:
+            log.error("%s; what was read before stays in force", error)
             return None
+        for problem in found.problems:
+            log.warning("%s: %s", path, problem)
+        return found
 
 
 def _stamp(path: Path) -> Stamp:

@@ -52,7 +52,7 @@ from zignet.routing import RuleError, Rules, build_rules
 
 if TYPE_CHECKING:
     from zignet.dns.names import Names
-    from zignet.identity import PublicKey, SecretKey
+    from zignet.identity import SecretKey
     from zignet.peers import Hub
     from zignet.transport import Udp
 
@@ -96,7 +96,7 @@ class Node:
         self.hub: Hub | None = None  # None: no peers are configured
         self.names: Names | None = None  # None: no `dns` section
         self.plan = plan_of(config, self.address6)
-        self.key_files = KeyFiles(self.loop, keys_in, self._members_changed)
+        self.key_files = KeyFiles(self.loop, self._members_changed)
 
     def run(self) -> None:
         """From nothing to a stopped node, and everything back as it was. Raises what went wrong, as a Fault."""
@@ -480,11 +480,6 @@ def lead_flows(node: Node, names: Names) -> None:
     node.engine.choose_with(chooser)
     if node.hub is not None:
         node.hub.lead_names(names.fakes, chooser)
-
-
-def keys_in(path: Path) -> frozenset[PublicKey]:
-    """The keys of a file."""
-    return frozenset()
 
 
 def offer_services(node: Node, hub: Hub, config: Config) -> None:

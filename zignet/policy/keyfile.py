@@ -47,6 +47,9 @@ class KeyFile:
         """The line of this key or its negation, from 1; 0 if it is not there."""
         return self.table.line_of(key.ed)
 
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, PublicKey) and self.line_of(key) > 0
+
 
 def read_keys(file: Path) -> KeyFile:
     """The keys in a file. Raises `ValueError`, whose text names the file, where it can't be read."""
