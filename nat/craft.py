@@ -52,6 +52,7 @@ __all__ = [
     "echo_reply",
     "icmp_error",
     "ip_packet",
+    "tcp_probe",
     "tcp_reset",
     "tcp_reset_to",
     "udp_packet",
@@ -146,7 +147,19 @@ def tcp_reset_to(
 ) -> bytes:
     """A reset from `source` to `target`; with ACK when `ack` is given. Numbers are taken modulo 2**32."""
     flags = TCP_RST if ack is None else TCP_RST | TCP_ACK
-    fields = (source_port, target_port, seq & 0xFFFFFFFF, (ack or 0) & 0xFFFFFFFF, TCP_LENGTH << 2, flags, 0)
+    return _bare(source, source_port, target, target_port, flags, seq, ack or 0)
+
+
+def tcp_probe(source: bytes, source_port: int, target: bytes, target_port: int) -> bytes:
+    """A SYN for a connection that stands: who has it answers with an ACK of its true numbers (RFC 5961 §4.2)."""
+    return _bare(source, source_port, target, target_port, TCP_SYN, 0, 0)
+
+
+def _bare(
+    source: bytes, source_port: int, target: bytes, target_port: int, flags: int, seq: int, ack: int
+) -> bytes:
+    """A segment of nothing but a header; its window is 0."""
+    fields = (source_port, target_port, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, TCP_LENGTH << 2, flags, 0)
     segment = _TCP.pack(*fields, 0, 0)
     checksum = transport_checksum(
         segment, 0, TCP_LENGTH, source=source, target=target, protocol=Protocol.TCP.value

@@ -26,6 +26,7 @@ from nat.craft import (
     echo_reply,
     icmp_error,
     ip_packet,
+    tcp_probe,
     tcp_reset,
     tcp_reset_to,
     udp_packet,
@@ -107,6 +108,15 @@ def test_reset_to(addresses, source_port, target_port, seq, ack):
     assert (reset.src, reset.dst) == tuple(map(text, addresses))
     assert (reset[TCP].seq, reset[TCP].ack) == (seq, ack or 0)
     assert reset[TCP].flags == ("R" if ack is None else "RA")
+
+
+@pytest.mark.parametrize(
+    "addresses", [(b"\x0a\0\0\1", b"\x0a\0\0\2"), (bytes(15) + b"\1", bytes(15) + b"\2")]
+)
+def test_probe(addresses):
+    probe = read(tcp_probe(addresses[0], 443, addresses[1], 40_000))
+    assert (probe.src, probe.dst) == tuple(map(text, addresses))
+    assert (probe[TCP].sport, probe[TCP].dport, probe[TCP].flags) == (443, 40_000, "S")
 
 
 @pytest.mark.parametrize(

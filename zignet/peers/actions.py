@@ -10,6 +10,7 @@ from zignet.peers.session import Session
 __all__ = [
     "Action",
     "Confirmed",
+    "Dead",
     "Ended",
     "Established",
     "Expired",
@@ -18,6 +19,7 @@ __all__ = [
     "Keepalive",
     "Prepared",
     "Respond",
+    "Resumed",
     "Superseded",
     "Unheard",
 ]
@@ -92,6 +94,18 @@ class Unheard:
 
 
 @dataclass(frozen=True, slots=True)
+class Dead:
+    """The peer does not answer: tell whose connections need it now. Said again with each attempt in vain."""
+
+    again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """There is a new session, after silence: the peer may have been restarted. After `Confirmed` or `Established`."""
+
+
+@dataclass(frozen=True, slots=True)
 class GaveUp:
     """Nobody answered for long enough: drop what waits, and tell its senders."""
 
@@ -111,6 +125,8 @@ Action = (
     | Ended
     | Keepalive
     | Unheard
+    | Dead
+    | Resumed
     | GaveUp
     | Expired
 )

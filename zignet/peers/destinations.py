@@ -5,11 +5,13 @@
                  ├─ a peer's exit ─► named: number and name go with the packet
                  └─ anything else ─► the engine
 
-From then on the packet path finds the `Destination` by itself: outward by the address, inward by the number.
+From then on the packet path finds the `Destination` by itself: outward by the address, inward by the number. While
+the peer is dead (`Tunnel.dead`) everything comes here: segments are reset, a SYN and a datagram wait for an attempt.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +21,10 @@ from nat.exit import Route
 from nat.header import TCP_SYN
 from nat.header import Protocol as Ip
 from nat.packet import Packet
+from zignet.peers.streams import Stream, streams
 from zignet.wire import NUMBERS, address_of, good_name
 
 if TYPE_CHECKING:
-    from collections import Counter
-
     from nat.engine import Engine
     from nat.exit import Chooser
     from zignet.peers.peer import Link, Peer
@@ -34,6 +35,9 @@ __all__ = ["ANSWERED_S", "MOST", "Destination", "Destinations"]
 
 ANSWERED_S = 30.0  # how long an answer shows that the exit knows a number (protocol §6)
 MOST = 16_384  # destinations at once; their addresses are not given to other names
+LIVELY_S = 60.0  # a stream that has received data so lately waits for more
+PROBED_AT_ONCE = 256  # streams, in one turn of the loop
+PATIENCE_S = 2.0  # nothing was heard for so long: a SYN asks for a handshake first
 
 
 class Destination:
@@ -96,6 +100,7 @@ class Destinations:
     ) -> None:
         self.by_number: dict[int, Destination] = {}  # the least recently begun first
         self._by_address = sender.exits
+        self._by_peer: Counter[Peer] = Counter()  # how many of them
         self._engine = engine
         self._gateway = engine.gateway
         self._loop = engine.loop
@@ -105,7 +110,8 @@ class Destinations:
         self._dropped = dropped
         self._packet = Packet(engine.gateway.raw)
         self._chooser: Chooser | None = None
-        self._fakes: Any = None  # zignet.dns.Fakes: `number_at`, `address4`, `address6`
+        self._fakes: Any = None  # zignet.dns.Fakes: `number_at`, `address4`, `address6`, `pool4`, `pool6`
+        self.streams = streams
 
     def lead(self, fakes: Any, chooser: Chooser) -> None:
         """From now on these fake addresses mean what this chooser says; also at a reload, for new flows."""
@@ -128,18 +134,21 @@ class Destinations:
         if not 0 < number < NUMBERS or packet.source() != self._own[packet.version == 6]:
             gateway.slow(at, length)
         elif packet.protocol == Ip.TCP and not packet.tcp_flags & TCP_SYN:
-            self._options(at, length, target)
+            self._segment(packet, at, length)
         elif packet.protocol in (Ip.TCP, Ip.UDP):
             self._begin(packet, at, length, number)
         else:
             gateway.slow(at, length)
 
-    def _options(self, at: int, length: int, target: bytes) -> None:
-        """A segment with IP options."""
-        destination = self._by_address.get(target)
+    def _segment(self, packet: Packet, at: int, length: int) -> None:
+        """A segment with IP options, or one whose exit is dead."""
+        destination = self._by_address.get(packet.target())
         link = destination.peer.link if destination is not None else None
         if destination is None or link is None:
             self._gateway.slow(at, length)
+        elif link.tunnel.dead:
+            self._dropped["exit flows: reset, the exit does not answer"] += 1
+            self._gateway.send(craft.tcp_reset(packet))
         else:
             self._rare.slow_exit(link, at, length, destination.number, False)
 
@@ -166,10 +175,49 @@ class Destinations:
         if packet.protocol == Ip.UDP:
             destination.ports.add(packet.target_port)
         link = peer.link or self._wake(peer)
-        if link.ready(self._loop.now) is None:
+        now, tunnel = self._loop.now, link.tunnel
+        # An exit that was restarted shall be found before its silence is long enough for all.
+        doubtful = packet.protocol == Ip.TCP and 0.0 < tunnel.unheard_since <= now - PATIENCE_S
+        if link.ready(now) is None or tunnel.dead or doubtful:
             self._stage(link, bytes(gateway.raw[: at + length]))
         else:
             self._rare.named(link, packet, number, route.name)
+
+    # --- when an exit has gone
+
+    def gone(self, peer: Peer) -> None:
+        """This exit is dead. Who waits for data from it shall hear so; who is idle may live to see it again."""
+        if not self._by_peer[peer]:
+            return
+        for destination in self.by_number.values():
+            if destination.peer is peer:
+                destination.forgotten()
+        self.probe(peer, LIVELY_S)
+
+    def probe(self, peer: Peer, lively_s: float = float("inf")) -> None:
+        """Have the streams by this exit say something, those at least that received data in the last seconds.
+
+        The kernel answers a SYN of a connection that stands with an ACK. It comes here, and is reset; or it goes to
+        the exit, and is reset there if that was restarted.
+        """
+        if not self._by_peer[peer]:
+            return
+        found = self.streams(self._fakes.pool4, self._fakes.pool6)
+        self._probe_some([each for each in found if each.idle_s < lively_s], peer)
+
+    def _probe_some(self, found: list[Stream], peer: Peer) -> None:
+        for each in found[:PROBED_AT_ONCE]:
+            destination = self._by_address.get(each.target)
+            if (
+                destination is not None
+                and destination.peer is peer
+                and each.source == self._own[len(each.source) == 16]
+            ):
+                way = each.target, each.target_port, each.source, each.source_port
+                self._gateway.send(craft.tcp_probe(*way))
+        rest = found[PROBED_AT_ONCE:]
+        if rest:
+            self._loop.soon(lambda: self._probe_some(rest, peer))
 
     def _destination(self, peer: Peer, number: int, route: Route) -> Destination | None:
         known = self.by_number.pop(number, None)
@@ -183,10 +231,14 @@ class Destinations:
         addresses = self._fakes.address4(number), self._fakes.address6(number)
         made = Destination(peer, number, route.name, addresses, self._own)
         self.by_number[number] = made
+        self._by_peer[peer] += 1
         for address in addresses:
             self._by_address[address] = made
         return made
 
     def _forget(self, destination: Destination) -> None:
+        self._by_peer[destination.peer] -= 1
+        if not self._by_peer[destination.peer]:
+            del self._by_peer[destination.peer]
         for address in (destination.address4, destination.address6):
             self._by_address.pop(address, None)

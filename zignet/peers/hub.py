@@ -414,6 +414,11 @@ class Hub:
                 case actions.Unheard():
                     self._silent(link)
                     self._locate(link)
+                case actions.Dead(again):
+                    self._dead(link, again)
+                case actions.Resumed():
+                    if self.destinations is not None:
+                        self.destinations.probe(link.peer)
                 case actions.GaveUp():
                     self._silent(link)
                     self._unreachable(link)
@@ -460,8 +465,16 @@ class Hub:
         if session.initiator and not waiting:  # a probe may be too large to arrive
             self._control(link, Keepalive().encode())
 
+    def _dead(self, link: Link, again: bool) -> None:
+        """Whose connections are by this peer's exit is told; what is for the peer itself may wait longer."""
+        self._unreachable(link, only_exits=True)
+        if self.destinations is not None and not again:
+            self.destinations.gone(link.peer)
+
     def _ended(self, link: Link, reason: int) -> None:
         self._silent(link)
+        if self.destinations is not None and link.tunnel.dead:
+            self.destinations.probe(link.peer)
         match reason:
             case FarewellReason.OTHER_DEVICE:
                 log.warning(
@@ -574,11 +587,14 @@ class Hub:
         if link.is_lost:
             self._unreachable(link)
 
-    def _unreachable(self, link: Link) -> None:
-        """Tell the senders of what waits."""
+    def _unreachable(self, link: Link, only_exits: bool = False) -> None:
+        """Tell the senders of what waits, or of what waits for the peer's exit."""
         for read in link.taken():
-            self.dropped["to peers: not reachable"] += 1
             packet = self.gateway.parsed(read)
+            if only_exits and (packet is None or packet.target() not in self.sender.exits):
+                link.wait(read)
+                continue
+            self.dropped["to peers: not reachable"] += 1
             if packet is None:
                 continue
             if packet.target() in self.sender.exits and packet.tcp_flags & TCP_ACK:

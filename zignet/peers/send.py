@@ -234,10 +234,12 @@ class Sender:
             else:
                 self.hub.foreign(at, length)
             return
-        if destination is not None and not self.is_plain(at, length, destination):
+        link: Any = peer.link
+        if destination is not None and (
+            (link is not None and link.tunnel.dead) or not self.is_plain(at, length, destination)
+        ):
             self.hub.first_packet(at, length)
             return
-        link: Any = peer.link
         if link is None:
             link = self.hub.wake(peer)
         if destination is None:

@@ -19,6 +19,8 @@ Timers. What is in the first column sets one, what is in the last unsets it:
     ─────────────────────────────   ─────────────────────────────────────────   ─────────────────────   ─────────────
     an initiation was sent          REKEY_TIMEOUT and jitter                    another                 a new session
     the first of them               REKEY_ATTEMPT_TIME                          GaveUp                  a new session
+    the fourth; the second, if it   ANSWER_TIME                                 Dead                    anything heard
+      is silent; any, if it is dead
     sent on a session that we       REKEY_AFTER_TIME (REKEY_AFTER_MESSAGES:     initiation              a new session
       have begun                      whoever has begun it)
     heard something on such a one   REJECT − KEEPALIVE_TIMEOUT − REKEY_TIMEOUT  initiation              a new session
@@ -57,6 +59,7 @@ from zignet.noise import (
 from zignet.peers.actions import (
     Action,
     Confirmed,
+    Dead,
     Ended,
     Established,
     Expired,
@@ -65,6 +68,7 @@ from zignet.peers.actions import (
     Keepalive,
     Prepared,
     Respond,
+    Resumed,
     Superseded,
     Unheard,
 )
@@ -87,6 +91,9 @@ REJECT_AFTER_MESSAGES = (1 << 60) - (1 << 16)  # 2^60, less what one batch may a
 INITIATION_INTERVAL_S = (
     0.02  # between two initiations of a peer that are answered (wireguard-go's and the kernel's)
 )
+ANSWER_TIME = 2.0  # seconds from an initiation to its response, at most
+FAIR_ATTEMPTS, SILENT_ATTEMPTS = 4, 2  # in vain, until a peer counts as dead
+SILENT_S = 1.0  # since the first data that nothing answered: longer than a round trip
 MOST_BEFORE = 3
 MOST_DEVICES = 4  # of a peer, whose timestamps are remembered
 
@@ -125,6 +132,7 @@ class Tunnel:
         "_attempt",
         "_began",
         "_consumed_at",
+        "_dead_at",
         "_handshake",
         "_initiated_at",
         "_kept_at",
@@ -133,8 +141,10 @@ class Tunnel:
         "_rekey_at",
         "_retry_at",
         "_stamps",
+        "_unheard_at",
         "_weak",
         "before",
+        "dead",
         "deadline",
         "keepalive_s",
         "next",
@@ -162,6 +172,7 @@ class Tunnel:
         self.next: Session | None = None
         self.renewed_at = 0.0  # when the last session became valid
         self.quiet = False  # another device has taken over, or we are not wanted: only our user begins again
+        self.dead = False  # it does not answer, or has said that it stops; until anything is heard of it
         self.deadline = _NEVER
         self.sent_at = self.received_at = 0.0  # messages of a session
         self.used_at = 0.0  # data was sent
@@ -173,10 +184,12 @@ class Tunnel:
         self._attempt = 0
         self._initiated_at = _LONG_AGO
         self._retry_at = _NEVER
+        self._dead_at = _NEVER  # when the last initiation should have been answered
         self._rekey_at = _NEVER  # when the packet path has found that a new session is due
         self._kept_at = 0.0  # when `keepalive_s` was last seen to
         self._consumed_at = _LONG_AGO
         self._stamps: tuple[Any, ...] = ()  # device, its greatest timestamp, and so on; latest first
+        self._unheard_at = 0.0  # when `Unheard` was said last
         self._weak = False  # the peer has said that it has no AES instructions
 
     def __repr__(self) -> str:
@@ -217,6 +230,8 @@ class Tunnel:
         before = self.deadline
         self.received_at = now
         self.unheard_since = 0.0
+        if self.dead:
+            self.dead = session.opening is None  # with this very message it has said farewell
         if is_data and not self.unanswered_since:
             self.unanswered_since = now
             self.deadline = min(self.deadline, now + KEEPALIVE_TIMEOUT)
@@ -244,6 +259,14 @@ class Tunnel:
         """Whether a handshake of ours is under way."""
         return bool(self._began)
 
+    def is_silent(self, now: float) -> bool:
+        """Whether what was sent to the peer has not been answered for longer than it should take."""
+        return (
+            self.dead
+            or self._unheard_at > self.received_at
+            or (self.unheard_since > 0.0 and now >= self.unheard_since + SILENT_S)
+        )
+
     def start(self, now: float) -> list[Action]:
         """The node has started: whoever is to be kept alive is called."""
         if not self.keepalive_s:
@@ -261,7 +284,8 @@ class Tunnel:
         actions: list[Action] = []
         if session is self.next:
             self.next = None
-            actions = [*self._adopt(session, now), Confirmed(session)]
+            resumed = [Resumed()] if self.is_silent(now) else []
+            actions = [*self._adopt(session, now), Confirmed(session), *resumed]
             self._end_attempts()  # a response that is under way now comes for nothing
         self.heard(session, now, is_data)
         return self._armed(actions)
@@ -303,9 +327,11 @@ class Tunnel:
         self._handshake = None  # its index lives on
         self._end_attempts()
         session = self._session(handshake.suite, handshake.keys, indices, payload.device, source, True, now)
+        resumed = [Resumed()] if self.is_silent(now) else []
         self.received_at = now
         self.unheard_since = 0.0
-        return self._armed([*self._adopt(session, now), Established(session)])
+        self.dead = False
+        return self._armed([*self._adopt(session, now), Established(session), *resumed])
 
     def receive_cookie(self, message: bytes, now: float) -> bool:
         """A cookie that answers our last message; the next one bears it. False: it does not."""
@@ -317,6 +343,7 @@ class Tunnel:
             self._erase(session, *self.before)
             self.sending, self.before = None, ()
             self.unheard_since = self.unanswered_since = 0.0
+            self.dead = True
         elif session in self.before:
             self.before = tuple(one for one in self.before if one is not session)
             self._erase(session)
@@ -346,6 +373,8 @@ class Tunnel:
         self._end_attempts()
         self._macs = None
         self.renewed_at = self.unheard_since = self.unanswered_since = 0.0
+        self._unheard_at = 0.0
+        self.dead = False
         self.deadline = _NEVER
 
     # --- time
@@ -354,12 +383,18 @@ class Tunnel:
         """`deadline` has come, or not; whatever is due is done."""
         actions: list[Action] = []
         self._age(now)
+        if now >= self._dead_at:
+            self._dead_at = _NEVER
+            if self._is_in_vain():
+                actions.append(Dead(self.dead))
+                self.dead = True
         if self._began:
             actions += self._retry(now)
         elif self._rekey_at <= now:
             actions += self._begin(now)
         if self.unheard_since and now >= self.unheard_since + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT:
             self.unheard_since = 0.0
+            self._unheard_at = now
             actions.append(Unheard())
             actions += [] if self.quiet else self._begin(now)
         if self.unanswered_since and now >= self.unanswered_since + KEEPALIVE_TIMEOUT:
@@ -394,7 +429,7 @@ class Tunnel:
         """Set the deadline anew."""
         due = [self._rekey_at, self._keep_at()]
         if self._began:
-            due += (self._retry_at, self._began + REKEY_ATTEMPT_TIME)
+            due += (self._retry_at, self._dead_at, self._began + REKEY_ATTEMPT_TIME)
         if self.unheard_since:
             due.append(self.unheard_since + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT)
         if self.unanswered_since:
@@ -428,10 +463,20 @@ class Tunnel:
             return [GaveUp()]
         return self._initiate(now) if now >= self._retry_at else []
 
+    def _is_in_vain(self) -> bool:
+        """Whether the last attempt has been one too many.
+
+        A silent peer has two of them to say that it is there, one of which nothing is known four, a dead one one.
+        """
+        silent = self._unheard_at > self.received_at
+        fair = SILENT_ATTEMPTS if silent else FAIR_ATTEMPTS
+        return self.dead or (self._attempt >= fair and (silent or self.received_at <= self._began))
+
     def _initiate(self, now: float) -> list[Action]:
         self._drop_handshake()
         kit = self._kit
         self._initiated_at = now
+        self._dead_at = now + ANSWER_TIME
         self._retry_at = now + REKEY_TIMEOUT + kit.jitter()
         suite = Suite.AES if kit.aes and not self._weak else Suite.CHACHA
         index = kit.indices.new(self)
@@ -451,6 +496,7 @@ class Tunnel:
 
     def _end_attempts(self) -> None:
         self._drop_handshake()
+        self._dead_at = _NEVER
         self._began = 0.0
         self._rekey_at = _NEVER
 

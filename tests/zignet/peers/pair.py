@@ -105,6 +105,8 @@ class Tunnel:
     """What a link asks of its tunnel: one session to send on, for ever good."""
 
     deadline = float("inf")
+    dead = False
+    unheard_since = 0.0
 
     def __init__(self) -> None:
         self.owner: Any = None

@@ -6,7 +6,16 @@ import pytest
 
 from tests.zignet.peers.tunnels import START, Data, End, World, kinds, met, pair
 from zignet.peers import tunnel as module
-from zignet.peers.actions import Established, Expired, GaveUp, Initiate, Keepalive, Unheard
+from zignet.peers.actions import (
+    Dead,
+    Established,
+    Expired,
+    GaveUp,
+    Initiate,
+    Keepalive,
+    Resumed,
+    Unheard,
+)
 
 
 def mute(world: World, name: str = "") -> None:
@@ -480,3 +489,99 @@ def test_a_timer_that_comes_much_too_late():
     a.say("good morning")
     world.run(10)
     assert b.got[-1] == "good morning"
+
+
+# --- a peer that does not answer
+
+
+def test_a_peer_that_never_answered_is_dead_after_four_attempts():
+    """Seventeen seconds: a first contact has a fair chance. And again with each attempt, until it is given up."""
+    world, a, b = pair()
+    mute(world)
+    a.say("x")
+    world.until(16.9)
+    assert not a.tunnel.dead
+    world.until(200)
+    assert a.times(Dead) == pytest.approx([17.0 + 5 * n for n in range(15)])
+    assert [action.again for _, action in a.events if isinstance(action, Dead)] == [False] + 14 * [True]
+    assert a.tunnel.dead  # given up, and still so
+    a.say("y")  # who is known to be dead has one attempt
+    world.until(201.9)
+    assert len(a.times(Dead)) == 15
+    world.until(202.1)
+    assert len(a.times(Dead)) == 16
+    world.fate = lambda message, source, target: [0.05]
+    world.until(206)
+    assert not a.tunnel.dead
+    assert b.got == ["y"]
+    assert len(a.times(Dead)) == 16
+    assert len(a.times(Resumed)) == 1
+
+
+def test_a_peer_that_falls_silent_is_dead_after_twenty_two_seconds():
+    world, a, _ = met()
+    world.until(20)
+    hush(a)
+    mute(world)
+    a.say("x")
+    world.until(41.9)
+    assert a.times(Unheard) == [35.0]
+    assert not a.tunnel.dead
+    world.until(42.1)
+    assert a.times(Dead) == [42.0]
+    assert a.tunnel.dead
+
+
+def test_twenty_seconds_of_silence_are_forgiven():
+    """The path was away, and is back before the attempts are in vain: a new session, and no harm done."""
+    world, a, b = met()
+    world.until(20)
+    hush(a)
+    mute(world)
+    a.say("x")
+    world.until(39)
+    world.fate = lambda message, source, target: [0.05]
+    world.until(60)
+    assert a.times(Unheard) == [35.0]
+    assert a.times(Dead) == []
+    assert len(a.times(Resumed)) == 1
+    a.say("y")
+    world.run(1)
+    assert b.got[-1] == "y"
+
+
+def test_whatever_is_heard_shows_that_the_peer_lives():
+    """On the old session, while an attempt is under way."""
+    world, a, b = met()
+    world.until(20)
+    hush(a)
+    mute(world)
+    a.say("x")
+    world.until(43)
+    assert a.tunnel.dead
+    world.fate = lambda message, source, target: [0.05] if source == "b" else []
+    b.say("still here")
+    world.run(1)
+    assert not a.tunnel.dead
+
+
+def test_a_renewal_that_nobody_answers_kills_nobody_who_is_heard():
+    """The handshakes are lost, the data is not."""
+    world, a, b = met()
+    world.fate = lambda message, source, target: [0.05] if isinstance(message, Data) else []
+    for second in range(170):
+        world.until(second)
+        a.say(second)
+        b.say(second)
+    assert len(initiations(a)) > 5
+    assert a.times(Dead) == []
+
+
+def test_who_has_said_farewell_is_dead_until_it_is_back():
+    world, a, b = met()
+    a.tunnel.receive_farewell(a.tunnel.sending, 1, world.now)
+    assert a.tunnel.dead
+    a.say("x")
+    world.run(6)
+    assert not a.tunnel.dead
+    assert b.got[-1] == "x"

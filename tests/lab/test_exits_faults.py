@@ -1,0 +1,141 @@
+"""An exit that is killed under live flows, on real kernels: the errors that applications see, and how it goes on.
+
+app ── sealed ── exit ── web 192.0.2.3
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+import time
+
+import pytest
+
+from tests.lab.peers import ECHO, eventually, servers, udp
+from tests.lab.test_exits import ROUTES, begin, connect, ending, fake
+from zignet.lab.hosts import Hosts
+
+pytestmark = pytest.mark.root
+
+TRICKLE = 7009  # a server that says something now and then, and hears nothing
+
+
+@pytest.fixture(scope="module")
+def net():
+    with Hosts("app", "exit", "web") as hosts:
+        begin(hosts, "app", routes=ROUTES)
+        begin(hosts, "exit", exit={"allow": ["app"]})
+        with servers(hosts["web"]), trickle(hosts["web"]):
+            eventually(lambda: connect(hosts, "www.example", ECHO) == 0, 20.0)
+            yield hosts
+
+
+@contextlib.contextmanager
+def trickle(host):
+    listener = host.namespace.socket(socket.AF_INET6)
+    listener.bind(("::", TRICKLE))
+    listener.listen()
+
+    def say(end):
+        with end, contextlib.suppress(OSError):
+            while True:
+                end.sendall(b".")
+                time.sleep(0.1)
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                end, _ = listener.accept()
+                threading.Thread(target=say, args=(end,), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+def outcome(end):
+    """How a stream that only listens ends: an errno, or 0."""
+    try:
+        while end.recv(100):
+            pass
+    except TimeoutError:
+        return errno.ETIMEDOUT
+    except OSError as error:
+        return error.errno
+    return 0
+
+
+def test_an_exit_is_killed_and_comes_back(net):
+    app, exit_ = net["app"], net["exit"].node
+    begun = app.node.process.pid
+    talking = app.namespace.connect(fake("www.example"), ECHO, timeout_s=90.0)
+    listening = [
+        app.namespace.connect(fake("www.example", version), TRICKLE, timeout_s=90.0) for version in (4, 6)
+    ]
+    datagrams = udp(app, fake("www.example"), timeout_s=1.0)
+    with talking, listening[0], listening[1], datagrams:
+        assert ending(talking) == "on"
+        assert all(end.recv(1) == b"." for end in listening)
+        assert answered(datagrams)
+        exit_.kill()
+        killed = time.monotonic()
+        with pytest.raises(
+            (ConnectionResetError, BrokenPipeError)
+        ):  # the kernel repeats it, until it is reset
+            talking.sendall(b"x")
+            talking.recv(1)
+        assert [outcome(end) for end in listening] == [errno.ECONNRESET] * 2
+        told_s = time.monotonic() - killed
+        assert 15.0 < told_s < 60.0
+        # Who begins now hears within seconds that the host can't be reached.
+        asked = time.monotonic()
+        assert connect(net, "www.example", ECHO) == errno.EHOSTUNREACH
+        assert time.monotonic() - asked < 14.0
+        assert not answered(datagrams)
+        begin(net, "exit", exit={"allow": ["app"]})
+        eventually(lambda: connect(net, "www.example", ECHO) == 0, 30.0)
+        eventually(lambda: answered(datagrams), 30.0)
+        with app.namespace.connect(fake("www.example"), ECHO, timeout_s=20.0) as end:
+            assert ending(end) == "on"
+    assert app.node.process.pid == begun
+    assert app.node.process.poll() is None
+
+
+def answered(end):
+    try:
+        end.send(b"datagram")
+        return end.recv(100) == b"datagram"
+    except OSError:  # in vain, or an ICMP error about an earlier one
+        return False
+
+
+def test_an_exit_that_is_restarted_at_once(net):
+    """Nobody has missed it for long; the streams of before are reset by the new one, and a connect waits a moment."""
+    app, exit_ = net["app"], net["exit"].node
+    talking = app.namespace.connect(fake("www.example"), ECHO, timeout_s=60.0)
+    listening = app.namespace.connect(fake("www.example"), TRICKLE, timeout_s=60.0)
+    with talking, listening:
+        assert ending(talking) == "on"
+        exit_.kill()
+        begin(net, "exit", exit={"allow": ["app"]})
+        assert connect(net, "www.example", ECHO) == 0
+        assert ending(talking) == "reset"
+        assert outcome(listening) == errno.ECONNRESET
+
+
+def test_an_exit_that_stops_says_so(net):
+    """`zignet down`, a reboot: its streams are reset at once, those that only listen too."""
+    app, exit_ = net["app"], net["exit"].node
+    listening = app.namespace.connect(fake("www.example", 6), TRICKLE, timeout_s=60.0)
+    with listening:
+        assert listening.recv(1) == b"."
+        exit_.stop()
+        stopped = time.monotonic()
+        assert outcome(listening) == errno.ECONNRESET
+        assert time.monotonic() - stopped < 14.0
+    begin(net, "exit", exit={"allow": ["app"]})
+    eventually(lambda: connect(net, "www.example", ECHO) == 0, 30.0)
