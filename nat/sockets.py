@@ -7,6 +7,9 @@ alone; where an exit is tied to an interface they are bound to it too, which als
 from __future__ import annotations
 
 import socket
+import struct
+import sys
+from contextlib import suppress
 from socket import SocketType
 
 __all__ = ["Underlay", "family_of", "literal", "sockaddr", "text_of"]
@@ -18,6 +21,16 @@ RAW = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
 AF_INET = int(socket.AF_INET)
 AF_INET6 = int(socket.AF_INET6)
 SO_MARK = socket.SO_MARK
+
+# What the kernel would do with a packet: linux/rtnetlink.h
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+NLM_F_REQUEST = 1
+RTA_DST, RTA_MARK = 1, 16
+HERE = frozenset((2, 3, 4, 5))  # rtm_type: RTN_LOCAL; RTN_BROADCAST, RTN_ANYCAST, RTN_MULTICAST
+MAPPED = bytes(10) + b"\xff\xff"  # RFC 4291 §2.5.5.2
+_NLMSG = struct.Struct("=IHHII")
+_RTMSG = struct.Struct("=8BI")  # family, length of dst, src, tos, table, protocol, scope, type, flags
+_RTATTR = struct.Struct("=HH")
 
 
 def family_of(address: bytes) -> int:
@@ -48,6 +61,8 @@ class Underlay:
 
     def __init__(self, mark: int = 0) -> None:
         self.mark = mark
+        self._routes: SocketType | None = None  # netlink, for questions about routes
+        self._asked = 0
 
     def _made(self, family: int, kind: int, protocol: int, device: str) -> SocketType:
         made = SocketType(family, kind, protocol)
@@ -70,7 +85,38 @@ class Underlay:
         return self._made(family, DATAGRAM, 0, device)
 
     def is_own(self, address: bytes) -> bool:
-        """Whether an address of 4 or 16 bytes is this host's: what is sent there is sent from there."""
+        """Whether what is sent to an address of 4 or 16 bytes would come to this host, or to all on a link.
+
+        Its routes say so: an address may be the host's without being on an interface (a local route of a whole
+        prefix, "AnyIP"). An address without a route is not.
+        """
+        if address.startswith(MAPPED) and len(address) == 16:
+            address = address[12:]
+        if not any(address):
+            return True  # a connect to "unspecified" goes to loopback
+        with suppress(OSError):
+            return self._kind(address) in HERE
+        return self._goes_by_itself(address)
+
+    def _kind(self, address: bytes) -> int:
+        """The type of the route there, 0 for none. Raises OSError where the kernel does not tell."""
+        size = 8 * len(address)
+        body = _RTMSG.pack(family_of(address), size, 0, 0, 0, 0, 0, 0, 0)
+        body += _RTATTR.pack(_RTATTR.size + len(address), RTA_DST) + address
+        body += _RTATTR.pack(_RTATTR.size + 4, RTA_MARK) + self.mark.to_bytes(4, sys.byteorder)
+        if self._routes is None:
+            self._routes = SocketType(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
+        self._asked = (self._asked + 1) & 0xFFFFFFFF
+        head = _NLMSG.pack(_NLMSG.size + len(body), RTM_GETROUTE, NLM_F_REQUEST, self._asked, 0)
+        self._routes.send(head + body)
+        while True:  # the answer is there at once; that of an earlier question may be in front of it
+            answer = self._routes.recv(4096, socket.MSG_DONTWAIT)
+            _, kind, _, number, _ = _NLMSG.unpack_from(answer)
+            if number == self._asked:
+                return answer[_NLMSG.size + 7] if kind == RTM_NEWROUTE else 0
+
+    def _goes_by_itself(self, address: bytes) -> bool:
+        """Whether what is sent there is sent from there: true of addresses on interfaces."""
         sock = self.udp(family_of(address))
         try:
             sock.connect(sockaddr(address, 9))  # sends nothing

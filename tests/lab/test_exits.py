@@ -24,7 +24,7 @@ pytestmark = pytest.mark.root
 
 FAKES = [
     *("www.example", "nowhere.example", "lan.example", "loop.example", "own.example", "zig.example"),
-    *("direct.example", "mixed.example"),
+    *("direct.example", "mixed.example", "anyip.example"),
 ]
 ANSWERS = {
     "www.example": ["192.0.2.3", "2001:db8::3"],
@@ -32,6 +32,7 @@ ANSWERS = {
     "loop.example": ["127.0.0.1", "::1", "::ffff:127.0.0.1"],
     "own.example": ["192.0.2.2", "2001:db8::2"],  # the exit's own
     "zig.example": ["100.64.0.2", "100.64.0.1", "198.19.0.2"],
+    "anyip.example": ["203.0.113.200", "2001:db8:5::7"],  # of prefixes that are the exit's own as a whole
     "mixed.example": ["10.0.0.3", "192.0.2.3"],
 }
 ROUTES = ["direct.example -> direct", "*.example -> exit", "IP-CIDR,203.0.113.0/24,exit", "MATCH,direct"]

@@ -14,11 +14,12 @@ import time
 import pytest
 
 from tests.lab.peers import ECHO, eventually, servers, udp
-from tests.lab.test_exits import ROUTES, begin, connect, ending, fake
+from tests.lab.test_exits import ANSWERS, ROUTES, begin, connect, ending, fake
 from zignet.lab.hosts import Hosts
 
 pytestmark = pytest.mark.root
 
+LOCAL = ["203.0.113.192/26", "2001:db8:5::/64"]  # of the exit, without being on an interface
 TRICKLE = 7009  # a server that says something now and then, and hears nothing
 
 
@@ -83,11 +84,7 @@ def test_an_exit_is_killed_and_comes_back(net):
         assert answered(datagrams)
         exit_.kill()
         killed = time.monotonic()
-        with pytest.raises(
-            (ConnectionResetError, BrokenPipeError)
-        ):  # the kernel repeats it, until it is reset
-            talking.sendall(b"x")
-            talking.recv(1)
+        assert ending(talking) == "reset"  # its kernel repeats the segment, until one is answered
         assert [outcome(end) for end in listening] == [errno.ECONNRESET] * 2
         told_s = time.monotonic() - killed
         assert 15.0 < told_s < 60.0
@@ -139,3 +136,29 @@ def test_an_exit_that_stops_says_so(net):
         assert time.monotonic() - stopped < 14.0
     begin(net, "exit", exit={"allow": ["app"]})
     eventually(lambda: connect(net, "www.example", ECHO) == 0, 30.0)
+
+
+@pytest.mark.parametrize("name", ["own.example", "anyip.example", "loop.example"])
+def test_an_exit_serves_nobody_what_is_its_own(net, name):
+    """It has servers at these addresses, which its own programs reach; a peer's flows do not, TCP or UDP."""
+    host = net["exit"].namespace
+    for prefix in LOCAL:
+        host.run(["ip", "route", "replace", "local", prefix, "dev", "lo"])
+    address = ANSWERS[name][0]
+    with servers(net["exit"]):
+        with host.connect(address, ECHO, timeout_s=20.0) as end:
+            assert ending(end) == "on"
+        for version in (4, 6):
+            assert connect(net, name, ECHO, version) == errno.ECONNREFUSED
+            with udp(net["app"], fake(name, version), timeout_s=15.0) as end:
+                end.send(b"x")
+                with pytest.raises(OSError, match=r"No route to host|Permission denied"):
+                    end.recv(100)  # "administratively prohibited", as kernels say it
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_the_address_among_them_that_may_be_dialled_is(net, version):
+    assert connect(net, "mixed.example", ECHO, version) == 0
+    with udp(net["app"], fake("mixed.example", version), timeout_s=15.0) as end:
+        end.send(b"x")
+        assert end.recv(100) == b"x"

@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 
 from nat.sockets import Underlay, family_of, literal, sockaddr, text_of
+from zignet.lab.namespace import Namespace
 
 pytestmark = pytest.mark.packet_path
 
@@ -52,11 +53,50 @@ def test_addresses(address):
     assert sockaddr(raw, 53) == (address, 53)
 
 
+OWN = [
+    *("127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "192.0.2.1", "2001:db8::1"),
+    *("192.0.2.2", "2001:db8::2"),  # a second address
+    *("203.0.113.200", "2001:db8:5::1234"),  # of a prefix that is local as a whole
+    *("192.0.2.255", "::ffff:127.0.0.1"),
+]
+STRANGE = ["192.0.2.77", "2001:db8::77", "203.0.114.1", "2001:db8:6::1", "198.51.100.1"]
+
+
+@pytest.fixture(scope="module")
+def host():
+    """A host with addresses, and with prefixes that are local as a whole ("AnyIP")."""
+    with Namespace("host") as made:
+        made.netlink(lambda ip: ip.link("add", ifname="eth0", kind="veth", peer={"ifname": "eth1"}))
+        made.link("eth1", state="up")
+        made.address("eth0", "192.0.2.1/24", "192.0.2.2/24", "2001:db8::1/64", "2001:db8::2/64")
+        for prefix in ("203.0.113.192/26", "2001:db8:5::/64"):
+            assert made.run(["ip", "route", "add", "local", prefix, "dev", "lo"]).returncode == 0
+        yield made
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("address", OWN + STRANGE)
+@pytest.mark.parametrize("mark", [0, 0x5A])
+def test_whether_an_address_is_this_host_s(host, address, mark):
+    """What the kernel's routes say, not only its interfaces."""
+    raw = socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+    def asked():
+        underlay = Underlay(mark)
+        return [underlay.is_own(raw) for _ in range(3)]
+
+    assert host.call(asked) == [address in OWN] * 3
+
+
 @pytest.mark.parametrize(
     ("address", "own"),
-    [("127.0.0.1", True), ("::1", True), ("192.0.2.77", False), ("2001:db8::77", False), ("0.0.0.0", False)],
+    [("127.0.0.1", True), ("::1", True), ("192.0.2.77", False), ("2001:db8::77", False), ("::", True)],
 )
-def test_whether_an_address_is_this_host_s(address, own):
+def test_where_the_kernel_tells_nothing_of_routes(address, own, monkeypatch):
+    def refused(self, address):
+        raise PermissionError
+
+    monkeypatch.setattr(Underlay, "_kind", refused)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     assert Underlay().is_own(socket.inet_pton(family, address)) is own
 

@@ -120,20 +120,29 @@ def test_a_name_without_an_address_is_unreachable(anywhere, family, reason):
                 assert back[ICMPv6DestUnreach].code == (3 if host else 0)
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["127.0.0.1", "10.0.0.1", "100.64.0.9", "169.254.169.254", "::1", "fe80::1", "::ffff:127.0.0.1"],
-)
+REBOUND = [
+    *("127.0.0.1", "0.0.0.0", "10.0.0.1", "192.168.1.1", "100.64.0.9", "169.254.169.254", "198.18.0.1"),
+    *("::1", "::", "fe80::1", "fec0::1", "fd00::1", "ff02::1"),
+    *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1"),  # mapped, compatible
+    *("64:ff9b::7f00:1", "64:ff9b::a00:1", "64:ff9b:1::a00:1"),  # NAT64
+    *("2002:7f00:1::1", "2002:a00:1::1", "2001:0:a00:1::"),  # 6to4, Teredo
+]
+
+
+@pytest.mark.parametrize("address", REBOUND)
 def test_rebinding_is_refused(server, address):
-    """A name of the public internet that resolves to something private, or to this host."""
+    """A name of the public internet that resolves to something private, or to this host; TCP and UDP."""
+    far = udp_server()
     with exit_lab() as lab:
         lab.names.answers["www.example"] = [packed(address)]
         lab.give(tcp(FAKE["v4"], seq=1000, flags=SYN, ports=(40_000, server.address[1])))
         assert layer(lab.back())[TCP].flags == "RA"
-        lab.give(udp(FAKE["v4"], b"x"))
+        lab.give(udp(FAKE["v4"], b"x", ports=(40_000, far.getsockname()[1])))
         assert layer(lab.back())[ICMP].code == 13
         assert server.accept() is None
+        assert received(far) is None
         assert lab.world.device.take() is None
+    far.close()
 
 
 def test_an_address_can_be_a_destination(anywhere, server):
