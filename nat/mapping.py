@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from socket import SocketType
 from typing import Any
 
-from nat.craft import UdpTemplate, icmp_error
+from nat.craft import UdpTemplate, Unreachable, code_of, icmp_error
 from nat.dial import Attempt, Dialler
 from nat.exit import Associate, MayDial, Reason, Refusal, StandIn, UdpDirect
 from nat.loop import READ, Handler, Loop
@@ -52,6 +52,7 @@ MAX_SENT = 65_507  # bytes of one sendmsg
 WAITING_DATAGRAMS = 32  # until a relay stands
 DEFAULT_HOPS = 64
 HOPS4 = (int(socket.IPPROTO_IP), int(socket.IP_TTL))
+HEADERS_DIFFER = 20  # bytes, of IPv6 and IPv4
 HOPS6 = (int(socket.IPPROTO_IPV6), int(socket.IPV6_HOPLIMIT))
 RECEIVE_BUFFER = 1 << 20
 
@@ -478,17 +479,25 @@ class Mappings:
             source = offender[8:24]
         else:
             return
-        if len(source) != len(
-            flow.target
-        ):  # the name of an IPv6 flow led to an IPv4 address, or the other way round
-            refused = (origin, kind, code) in ((ORIGIN_ICMP, 3, 3), (ORIGIN_ICMP6, 1, 4))
-            if refused:
-                self.refuse(flow, payload, Reason.REFUSED)
-            elif kind == (3 if origin == ORIGIN_ICMP else 1):
-                self.refuse(flow, payload, Reason.HOST_UNREACHABLE)
+        if len(source) != len(flow.target):
+            self._other_family(flow, payload, (origin, kind, code), info)
             return
         message = icmp_error(kind, code, info, source, flow.source_address, quoted=self.quoted(flow, payload))
         flow.source.send(message)
+
+    def _other_family(self, flow: UdpFlow, payload: bytes, what: tuple[int, int, int], mtu: int) -> None:
+        """The name of an IPv6 flow led to an IPv4 address, or the other way round: the error in its own words."""
+        origin, kind, _ = what
+        if what in ((ORIGIN_ICMP, 3, 3), (ORIGIN_ICMP6, 1, 4)):
+            self.refuse(flow, payload, Reason.REFUSED)
+        elif what == (ORIGIN_ICMP, 3, 4) or (origin, kind) == (ORIGIN_ICMP6, 2):
+            own, code = code_of(Unreachable.FRAGMENTATION_NEEDED, len(flow.target))
+            mtu += HEADERS_DIFFER if origin == ORIGIN_ICMP else -HEADERS_DIFFER
+            quoted = self.quoted(flow, payload)
+            message = icmp_error(own, code, mtu, flow.target, flow.source_address, quoted=quoted)
+            flow.source.send(message)
+        elif kind == (3 if origin == ORIGIN_ICMP else 1):
+            self.refuse(flow, payload, Reason.HOST_UNREACHABLE)
 
     def refuse(self, flow: UdpFlow, payload: bytes | memoryview, reason: Reason) -> None:
         """The ICMP error that says why a datagram of the flow is not sent; on a time-out there is none."""

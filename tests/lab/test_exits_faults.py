@@ -12,6 +12,8 @@ import threading
 import time
 
 import pytest
+from scapy.layers.inet import ICMP, IP, UDP
+from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 
 from tests.lab.peers import ECHO, eventually, servers, udp
 from tests.lab.test_exits import ANSWERS, ROUTES, begin, connect, ending, fake
@@ -20,6 +22,8 @@ from zignet.lab.hosts import Hosts
 pytestmark = pytest.mark.root
 
 LOCAL = ["203.0.113.192/26", "2001:db8:5::/64"]  # of the exit, without being on an interface
+IP_MTU_DISCOVER, IP_MTU, IPV6_MTU_DISCOVER, IPV6_MTU, PMTUDISC_DO = 10, 14, 23, 24, 2  # linux/in.h, in6.h
+TOLD = 7010
 TRICKLE = 7009  # a server that says something now and then, and hears nothing
 
 
@@ -162,3 +166,57 @@ def test_the_address_among_them_that_may_be_dialled_is(net, version):
     with udp(net["app"], fake("mixed.example", version), timeout_s=15.0) as end:
         end.send(b"x")
         assert end.recv(100) == b"x"
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_way_behind_the_exit_that_is_too_narrow(net, version):
+    """A router there says so by ICMP: the application's kernel believes it, and datagrams arrive all the same."""
+    app, exit_, web = (net[name].namespace for name in ("app", "exit", "web"))
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
+    level, discover, mtu = (
+        (socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, IPV6_MTU)
+        if version == 6
+        else (socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_MTU)
+    )
+    far = web.socket(family, socket.SOCK_DGRAM)
+    far.bind(("::" if version == 6 else "0.0.0.0", TOLD))
+    far.settimeout(15.0)
+    near = app.socket(family, socket.SOCK_DGRAM)
+    near.settimeout(15.0)
+    near.connect((fake("www.example", version), TOLD))
+    with far, near:
+        near.setsockopt(level, discover, PMTUDISC_DO)
+        near.send(bytes(1350))
+        data, sender = far.recvfrom(65536)
+        own = ANSWERS["www.example"][version == 6]
+        too_large = narrow(own, sender[:2], len(data))
+        kind = socket.IPPROTO_ICMPV6 if version == 6 else socket.IPPROTO_ICMP
+        with web.socket(family, socket.SOCK_RAW, kind) as raw:
+
+            def told():
+                raw.sendto(too_large, (sender[0], 0))
+                with contextlib.suppress(OSError):
+                    return near.getsockopt(level, mtu) == 1300
+                return False
+
+            eventually(told, 20.0)
+
+        def goes(size):  # several were told, and each is an error of whatever is sent next
+            with contextlib.suppress(OSError):
+                near.send(bytes(size))
+                return True
+            return False
+
+        eventually(lambda: goes(1200))
+        assert len(far.recv(65536)) == 1200
+        assert not any(goes(1350) for _ in range(3))
+    exit_.run(["ip", "route", "flush", "cache"])
+
+
+def narrow(own, exit_, size):
+    """ICMP "too big", of a router with an MTU of 1300, about a datagram of so many bytes from the exit."""
+    if ":" in own:
+        quoted = IPv6(src=exit_[0], dst=own) / UDP(sport=exit_[1], dport=TOLD, len=size + 8)
+        return bytes(IPv6(src=own, dst=exit_[0]) / ICMPv6PacketTooBig(mtu=1300) / quoted)[40:]
+    quoted = IP(src=exit_[0], dst=own) / UDP(sport=exit_[1], dport=TOLD, len=size + 8)
+    return bytes(ICMP(type=3, code=4, nexthopmtu=1300) / quoted)

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from nat import craft
 from nat.checksum import fold, sum16
 from nat.exit import Exit, Reason, Refusal, Route
 from nat.flow import Flow
@@ -55,6 +56,7 @@ TARGET4, TARGET6 = bytes(4), b"\x01" + bytes(15)  # a number's address, without 
 REASONS4 = {0: Why.NETWORK, 1: Why.HOST, 3: Why.PORT, 9: Why.FORBIDDEN, 10: Why.FORBIDDEN, 13: Why.FORBIDDEN}
 REASONS6 = {0: Why.NETWORK, 1: Why.FORBIDDEN, 3: Why.HOST, 4: Why.PORT}
 UNREACHABLE4, UNREACHABLE6 = 3, 1
+TOO_LARGE = tuple(craft.code_of(craft.Unreachable.FRAGMENTATION_NEEDED, size) for size in (4, 16))
 
 
 # The exit of a flow whose number means nothing any more, or which is one too many
@@ -172,7 +174,7 @@ class Guest:
             return False
         return True
 
-    def refuse(self, why: int, protocol: int, v6: bool, number: int, quote: bytes) -> None:
+    def refuse(self, why: int, protocol: int, v6: bool, number: int, quote: bytes, mtu: int = 0) -> None:
         """Tell the application's side, at a bounded rate."""
         guests = self._guests
         guests.dropped[f"exit flows: refused, {Why(why).name.lower().replace('_', ' ')}"] += 1
@@ -181,7 +183,7 @@ class Guest:
         self._refused = (second, count + 1 if second == last else 1)
         if self._refused[1] <= REFUSALS_PER_S:
             flags = int(Flag.EXIT | (Flag.V6 if v6 else 0))
-            refused = Refused(why, flags, protocol, quote[:8].ljust(8, b"\0"), number)
+            refused = Refused(why, flags, protocol, quote[:8].ljust(8, b"\0"), number, mtu)
             guests.rare.send(self.link, refused.encode(), is_data=False)
 
     # --- as a source
@@ -243,14 +245,14 @@ class Guest:
         kind, code, quote = packet[head], packet[head + 1], packet[head + 8 :]
         if protocol != (Ip.ICMPV6 if v6 else Ip.ICMP) or len(quote) < head + 8:
             return
-        why = (
-            (REASONS6 if v6 else REASONS4).get(code)
-            if kind == (UNREACHABLE6 if v6 else UNREACHABLE4)
-            else None
-        )
+        mtu, why = 0, None
+        if kind == (UNREACHABLE6 if v6 else UNREACHABLE4):
+            why = (REASONS6 if v6 else REASONS4).get(code)
+        if (kind, code) == TOO_LARGE[v6]:
+            mtu, why = int.from_bytes(packet[head + 6 : head + 8], "big"), Why.TOO_LARGE
         if why is not None:
             number = int.from_bytes(quote[head - 4 : head], "big")
-            self.refuse(why, quote[6 if v6 else 9], v6, number, quote[head : head + 8])
+            self.refuse(why, quote[6 if v6 else 9], v6, number, quote[head : head + 8], mtu)
 
 
 class Guests:

@@ -51,7 +51,9 @@ UNREACHABLE: Mapping[int, craft.Unreachable] = {
     Refusal.PORT: craft.Unreachable.PORT,
     Refusal.HOST: craft.Unreachable.HOST,
     Refusal.NETWORK: craft.Unreachable.NET,
+    Refusal.TOO_LARGE: craft.Unreachable.FRAGMENTATION_NEEDED,
 }
+LEAST_MTU = {4: 576, 16: 1280}  # bytes: RFC 1122 §3.3.3's, and RFC 8200 §5
 
 
 class Rare:
@@ -304,6 +306,8 @@ class Rare:
         if refusal.protocol == Protocol.UDP and refusal.reason == Refusal.NUMBER_UNKNOWN:
             destination.forgotten()  # the next datagram says it again, and a lost one is the application's to repeat
             return
+        if refusal.reason == Refusal.TOO_LARGE and not LEAST_MTU[size] <= refusal.mtu:
+            return  # nonsense, or an attack on this host's memory of paths
         code = UNREACHABLE.get(refusal.reason, craft.Unreachable.PROHIBITED)
         if refusal.protocol == Protocol.TCP and code in (
             craft.Unreachable.PORT,
@@ -315,4 +319,5 @@ class Rare:
         if refusal.protocol in (Protocol.TCP, Protocol.UDP):
             kind, number = craft.code_of(code, size)
             quoted = craft.ip_packet(own, far, refusal.protocol, quote)
-            self._gateway.send(craft.icmp_error(kind, number, 0, far, own, quoted=quoted))
+            mtu = refusal.mtu if refusal.reason == Refusal.TOO_LARGE else 0
+            self._gateway.send(craft.icmp_error(kind, number, mtu, far, own, quoted=quoted))

@@ -110,6 +110,7 @@ class Refusal(IntEnum):
     PORT = 5  # the far end refused
     HOST = 6  # unreachable
     NETWORK = 7  # unreachable
+    TOO_LARGE = 8  # for the way behind the exit
 
 
 class FarewellReason(IntEnum):
@@ -140,6 +141,7 @@ def is_known(frame: bytes | bytearray | memoryview) -> bool:
 _CHALLENGE = Struct("!16sI")
 _ANSWER = Struct("!16sIHH16s")
 _REFUSED = Struct("!BBBx8s")
+_REFUSED_EXIT = Struct("!IH")  # number, MTU
 
 
 def _head(kind: Control) -> bytes:
@@ -224,6 +226,7 @@ class Refused:
     protocol: int
     quote: bytes  # 8: the first of its packet; zeros behind a shorter one
     number: int = 0  # of the destination, if the flags have EXIT
+    mtu: int = 0  # bytes of an IP packet of the refused one's family, if it was TOO_LARGE
 
     @classmethod
     def of(cls, frame: bytes | bytearray | memoryview, reason: Refusal) -> Refused:
@@ -242,8 +245,11 @@ class Refused:
     def encode(self) -> bytes:
         """The frame. Raises ValueError where the quote has another size."""
         body = _REFUSED.pack(self.reason, self.flags, self.protocol, _exactly(self.quote, QUOTE))
-        number = self.number.to_bytes(NUMBER, "big") if self.flags & Flag.EXIT else b""
-        return _head(Control.REFUSAL) + body + number
+        return (
+            _head(Control.REFUSAL)
+            + body
+            + (_REFUSED_EXIT.pack(self.number, self.mtu) if self.flags & Flag.EXIT else b"")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,8 +291,8 @@ def _refused(body: bytes, _padding: int) -> Refused:
     if body[3]:
         raise BadFrame("a reserved byte is set")
     reason, flags, protocol, quote = _REFUSED.unpack_from(body)
-    number = int.from_bytes(body[_REFUSED.size :], "big")
-    return Refused(_or_number(Refusal, reason), flags, protocol, quote, number)
+    more = _REFUSED_EXIT.unpack_from(body, _REFUSED.size) if flags & Flag.EXIT else ()
+    return Refused(_or_number(Refusal, reason), flags, protocol, quote, *more)
 
 
 def _farewell(body: bytes, _padding: int) -> Farewell:
@@ -323,7 +329,7 @@ def parse_control(frame: bytes | bytearray | memoryview) -> ControlFrame:
         raise BadFrame("a control frame of an unknown type")
     size, read = shape
     if read is _refused and len(frame) >= FRAME_HEADER + size and frame[FRAME_HEADER + 1] & Flag.EXIT:
-        size += NUMBER
+        size += _REFUSED_EXIT.size
     end = FRAME_HEADER + size
     if len(frame) < end:
         raise BadFrame("a control frame is cut off")

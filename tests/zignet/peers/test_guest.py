@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+import struct
 
 import pytest
-from scapy.layers.inet import ICMP, IP, TCP, IPerror, UDPerror
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPerror, UDPerror
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 
 from nat.exit import Reason, Refusal
@@ -200,6 +201,86 @@ def test_a_closed_port_of_udp(anywhere, family):
             assert (back[UDPerror].sport, back[UDPerror].dport) == (5000, port)
         else:
             assert back[ICMPv6DestUnreach].code == 4
+
+
+def test_one_port_for_all_destinations(anywhere):
+    """Endpoint-independent mapping (RFC 4787 §4.1), as STUN and QUIC want it: names and addresses, one socket."""
+    fars = [udp_server(), udp_server(), udp_server("127.0.0.2")]
+    anywhere.allowed.add(packed("127.0.0.2"))
+    meanings = {7: "one.example", 8: "two.example", 9: "127.0.0.2"}
+    with exit_lab() as lab:
+        lab.fakes.names.update(meanings)
+        lab.names.answers |= {"one.example": [packed("127.0.0.1")], "two.example": [packed("127.0.0.1")]}
+        seen = set()
+        for number, far in zip(meanings, fars, strict=True):
+            way = ONE4, bytes((198, 19, 0, number))
+            lab.give(udp(way, b"who am I?", ports=(5000, far.getsockname()[1])))
+            _, source = lab.until(lambda far=far: received(far))
+            seen.add(source[1])
+            far.sendto(b"you", source)
+            back = lab.back()
+            assert (back[12:16], back[-3:]) == (way[1], b"you")  # from the address that was asked
+        assert len(seen) == 1
+        assert len(lab.world.engine.udp.mappings) == 1
+        # Filtering is address-dependent (§5): an address has no name here, so who was not asked has none.
+        fars[0].sendto(b"x", ("127.0.0.1", seen.pop()))
+        assert lab.back()[12:16] == bytes((198, 19, 0, 7))
+    for far in fars:
+        far.close()
+
+
+# (the exit's kernel is told, the application's is): ICMP's origin, type, code and MTU
+ICMP_AT_EXIT = [
+    ("v4", (2, 3, 4, 1300), (3, 4, 1300)),
+    ("v6", (3, 2, 0, 1300), (2, 0, 1300)),
+    ("v6", (2, 3, 4, 1300), (2, 0, 1320)),  # its name led to an IPv4 address
+    ("v4", (3, 2, 0, 1300), (3, 4, 1280)),
+    ("v4", (2, 3, 3, 0), (3, 3, 0)),
+    ("v4", (2, 3, 1, 0), (3, 1, 0)),
+    ("v4", (2, 3, 0, 0), (3, 0, 0)),
+    ("v4", (2, 3, 13, 0), (3, 13, 0)),
+    ("v6", (3, 1, 3, 0), (1, 3, 0)),
+    ("v6", (3, 1, 0, 0), (1, 0, 0)),
+    ("v4", (2, 11, 0, 0), None),  # routers behind the exit are not shown
+    ("v4", (2, 3, 4, 100), None),  # smaller than any path: nonsense
+    ("v6", (3, 2, 0, 1000), None),
+]
+
+
+@pytest.mark.parametrize(("family", "heard", "told"), ICMP_AT_EXIT)
+def test_what_the_exit_s_kernel_hears_by_icmp(anywhere, family, heard, told):
+    far = udp_server(LOOPBACK[family])
+    port = far.getsockname()[1]
+    origin, kind, code, mtu = heard
+    offender = socket.AF_INET, bytes(6) + bytes((192, 0, 2, 9))
+    if origin == 3:
+        offender = socket.AF_INET6, bytes(6) + packed("2001:db8::9") + bytes(4)
+    error = (
+        struct.pack("=IBBBBII", 90, origin, kind, code, 0, mtu, 0)
+        + struct.pack("=H", offender[0])
+        + offender[1]
+    )
+    with exit_lab() as lab:
+        lab.names.answers["www.example"] = [packed(LOOPBACK[family])]
+        lab.give(udp(FAKE[family], b"x" * 100, ports=(5000, port)))
+        lab.until(lambda: received(far))
+        mappings = lab.world.engine.udp.mappings
+        for _ in range(300):
+            mappings.icmp_error(lab.world.flow(), b"x" * 100, error)
+        got = []
+        while more := lab.turn():
+            got += more
+        assert len(got) == (0 if told is None else 200)  # a second
+        if told is None:
+            return
+        assert sums_right(got[0])
+        at = 20 if family == "v4" else 40
+        assert (got[0][at], got[0][at + 1], int.from_bytes(got[0][at + 6 : at + 8], "big")) == told
+        assert packed(layer(got[0]).src) == FAKE[family][1]
+        quoted = layer(got[0][at + 8 :])
+        assert (packed(quoted.src), packed(quoted.dst)) == FAKE[family]
+        assert (quoted[UDP].sport, quoted[UDP].dport) == (5000, port)
+    far.close()
 
 
 def test_an_exit_that_has_forgotten_is_told_again(anywhere):

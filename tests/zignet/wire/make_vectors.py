@@ -156,7 +156,12 @@ def control() -> list[dict[str, Any]]:
         {
             "type": "Refused",
             "fields": {"reason": 4, "flags": 5, "protocol": 17, "quote": t8, "number": 0x010203},
-            "frame": b"\0\5\0\0" + bytes((4, 5, 17, 0)) + t8 + b"\0\1\2\3",
+            "frame": b"\0\5\0\0" + bytes((4, 5, 17, 0)) + t8 + b"\0\1\2\3" + bytes(2),
+        },
+        {
+            "type": "Refused",
+            "fields": {"reason": 8, "flags": 4, "protocol": 17, "quote": t8, "number": 7, "mtu": 1400},
+            "frame": b"\0\5\0\0" + bytes((8, 4, 17, 0)) + t8 + b"\0\0\0\7" + struct.pack("!H", 1400),
         },
         {"type": "Farewell", "fields": {"reason": 2}, "frame": b"\0\6\0\0\2"},
     ]
@@ -169,6 +174,7 @@ NOT_CONTROL = {
     "padding that is not zero": "00010000 0102030405060708 01",
     "the reserved byte of a refusal": "00050000 01020601 0102030405060708",
     "a refusal of an exit flow without its number": "00050000 01040600 0102030405060708",
+    "a refusal of an exit flow without its MTU": "00050000 01040600 0102030405060708 00000007",
 }
 
 

@@ -39,7 +39,7 @@ frames = st.one_of(
     st.builds(Challenge, exactly(16), u32, st.integers(0, 1400)),
     st.builds(Answer, exactly(16), u32, u16, u16, exactly(16)),
     st.builds(Refused, u8, u8.map(lambda flags: flags & ~4), u8, exactly(8)),
-    st.builds(Refused, u8, u8.map(lambda flags: flags | 4), u8, exactly(8), u32),
+    st.builds(Refused, u8, u8.map(lambda flags: flags | 4), u8, exactly(8), u32, u16),
     st.builds(Farewell, u8),
 )
 
@@ -84,6 +84,10 @@ def test_cut_at_each_byte(frame):
             f"00040000 {T16.hex()} 00000007 04d0 ca76 00000000000000000000ffffc0000201",
         ),
         (Refused(Refusal.FORBIDDEN, 1, 6, T8), "00050000 01 01 06 00 0001020304050607"),
+        (
+            Refused(Refusal.TOO_LARGE, 4, 17, T8, 7, 1400),
+            "00050000 08 04 11 00 0001020304050607 00000007 0578",
+        ),
         (Farewell(FarewellReason.OTHER_DEVICE), "00060000 02"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
@@ -169,5 +173,5 @@ def test_the_numbers_of_the_protocol():
     assert list(Protocol) == [0, 1, 4, 6, 17, 44, 255]
     assert list(Control) == list(range(7))
     assert [Flag.V6, Flag.PARTIAL, Flag.EXIT, Flag.BACK, Flag.NAMED] == [1, 2, 4, 8, 16]
-    assert list(Refusal) == [1, 2, 3, 4, 5, 6, 7]
+    assert list(Refusal) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert list(FarewellReason) == [1, 2, 3]
