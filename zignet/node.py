@@ -526,7 +526,11 @@ def offer_exit(node: Node, hub: Hub, config: Config) -> None:
         own=own,
         mine=Underlay(node.config.mark).is_own,
     )
-    hub.guests.share = max(16, (node._most_flows + node.config.limits.udp) // 4)
+    limits = node.config.limits
+    hub.guests.shares = {  # so that no guest alone can push out the flows of others
+        socket.IPPROTO_TCP: max(16, min(node._most_flows // 4, limits.half_open // 2)),
+        socket.IPPROTO_UDP: max(16, limits.udp // 4),
+    }
     hub.offer_exit(exit_, lambda key: keys is None or key in keys)
     if node.engine.dialler.resolver is None and node.config.dns is None:
         resolve_for_peers(node)

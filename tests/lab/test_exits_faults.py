@@ -15,8 +15,8 @@ import pytest
 from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 
-from tests.lab.peers import ECHO, eventually, servers, udp
-from tests.lab.test_exits import ANSWERS, ROUTES, begin, connect, ending, fake
+from tests.lab.peers import ECHO, eventually, ping, servers, udp
+from tests.lab.test_exits import ANSWERS, ROUTES, begin, connect, ending, exit_flows, fake
 from zignet.lab.hosts import Hosts
 
 pytestmark = pytest.mark.root
@@ -220,3 +220,36 @@ def narrow(own, exit_, size):
         return bytes(IPv6(src=own, dst=exit_[0]) / ICMPv6PacketTooBig(mtu=1300) / quoted)[40:]
     quoted = IP(src=exit_[0], dst=own) / UDP(sport=exit_[1], dport=TOLD, len=size + 8)
     return bytes(ICMP(type=3, code=4, nexthopmtu=1300) / quoted)
+
+
+def test_one_peer_does_not_get_all_flows(net):
+    """Its share of TCP, and of UDP; another one as soon as one has ended."""
+    app, exit_ = net["app"].namespace, net["exit"].node
+    exit_.stop()
+    few = {"half_open": 40, "udp": 80}  # 20 and 20
+    begin(net, "exit", exit={"allow": ["app"]}, limits=few)
+    eventually(lambda: connect(net, "www.example", ECHO) == 0, 30.0)
+    eventually(lambda: not [flow for flow in exit_flows(net) if flow["ended_s"] is None], 20.0)
+    with contextlib.ExitStack() as stack:
+        ends = [stack.enter_context(app.connect(fake("www.example"), ECHO, 20.0)) for _ in range(20)]
+        assert connect(net, "www.example", ECHO) == errno.ECONNREFUSED
+        sockets = [stack.enter_context(udp(net["app"], fake("www.example"), 15.0)) for _ in range(20)]
+        assert all(answered(end) for end in sockets)
+        more = stack.enter_context(udp(net["app"], fake("www.example"), 15.0))
+        more.send(b"x")
+        with pytest.raises(OSError, match=r"No route to host|Permission denied"):
+            more.recv(100)
+        assert all(ending(end) == "on" for end in ends)
+        ends[0].close()
+        eventually(lambda: connect(net, "www.example", ECHO) == 0, 20.0)
+    net["exit"].node.stop()
+    begin(net, "exit", exit={"allow": ["app"]})
+    eventually(lambda: connect(net, "www.example", ECHO) == 0, 30.0)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_ping_is_answered_at_home(net, version):
+    """It shows that the name leads here, and nothing of the far end: the exit dials TCP and UDP, and is not asked."""
+    before = len(exit_flows(net))
+    assert ping(net["app"], fake("nowhere.example", version)) == 1
+    assert len(exit_flows(net)) == before

@@ -48,7 +48,7 @@ __all__ = ["MOST_NUMBERS", "Guest", "Guests"]
 MOST_NUMBERS = 4_096  # of one guest
 GIVEN_UP = 256  # numbers at a time, when there are too many
 SEARCH_AGAIN_S = 1.0  # after a search for such in vain
-SHARE = 8_192  # flows of one guest
+SHARE = 4_096  # flows of one guest, of TCP and of UDP
 REFUSALS_PER_S = 200  # to one guest
 TARGET4, TARGET6 = bytes(4), b"\x01" + bytes(15)  # a number's address, without the number
 
@@ -87,7 +87,7 @@ class Guest:
         self._packet = Packet(guests.gateway.raw)
         self._refused = (0, 0)  # a second, and how many refusals left in it
         self._search_again = 0.0
-        self._begun = 0  # flows, or fewer
+        self._begun = {int(Ip.TCP): 0, int(Ip.UDP): 0}  # flows, or fewer
         self._count_again = 0.0
         self.link = link
         self.meanings: OrderedDict[int, str] = OrderedDict()  # number -> name or address; the oldest first
@@ -192,20 +192,22 @@ class Guest:
         """Where a new flow goes: what its number means, by the exit for guests."""
         meaning = self.meanings.get(int.from_bytes(flow.target[-4:], "big"))
         exit_ = self._guests.exit
-        if meaning is None or exit_ is None or not self._has_room():
+        if meaning is None or exit_ is None or not self._has_room(flow.protocol):
             return NOWHERE
         return Route(exit_, f"exit for {self.link.peer.name}", True, meaning)
 
-    def _has_room(self) -> bool:
+    def _has_room(self, protocol: int) -> bool:
         """Whether one more flow is within this guest's share. Looks at all flows, but seldom."""
-        if self._begun >= self._guests.share:
+        share = self._guests.shares[protocol]
+        if self._begun[protocol] >= share:
             if self._guests.loop.now < self._count_again:
                 return False
-            self._begun = len(self._guests.flows_of(self))
+            flows = self._guests.flows_of(self)
+            for each in self._begun:
+                self._begun[each] = sum(flow.protocol == each for flow in flows)
             self._count_again = self._guests.loop.now + SEARCH_AGAIN_S
-            if self._begun > self._guests.share:  # the new one is among them
-                return False
-        self._begun += 1
+            return self._begun[protocol] <= share  # the new one is among them
+        self._begun[protocol] += 1
         return True
 
     def deliver(self, start: int, length: int) -> None:
@@ -268,7 +270,8 @@ class Guests:
         self.dropped = dropped
         self.exit: Exit | None = None  # None: nobody may
         self.may: Callable[[Link], bool] = lambda link: False
-        self.share = SHARE  # flows of one guest; the node's own limit is set by who wires it
+        # Flows of one guest, by protocol; whoever wires it knows what the engine has room for.
+        self.shares = {int(Ip.TCP): SHARE, int(Ip.UDP): SHARE}
         self._settling = False
 
     def admit(self, link: Link) -> Guest | None:

@@ -463,9 +463,9 @@ def test_ports_of_datagrams_are_asked_about_each(anywhere):
 
 
 def test_a_guest_has_its_share_of_flows(anywhere, server):
-    """And gets another one as soon as one has ended."""
+    """And gets another one as soon as one has ended. Datagrams have a share of their own."""
     with exit_lab() as lab:
-        lab.guests.share = 3
+        lab.guests.shares = {6: 3, 17: 2}
         lab.names.answers["www.example"] = [packed("127.0.0.1")]
         for sport in (1, 2, 3):
             lab.give(tcp(FAKE["v4"], seq=1, flags=SYN, ports=(sport, server.address[1])))
@@ -475,7 +475,13 @@ def test_a_guest_has_its_share_of_flows(anywhere, server):
             resets = lab.until(lambda: [one for one in lab.turn() if layer(one)[TCP].flags == "RA"])
             assert layer(resets[0])[TCP].dport == 4
         assert len(list(lab.world.engine.flows())) == 3
+        for sport in (1, 2, 3):
+            lab.give(udp(FAKE["v4"], b"x", ports=(sport, 9)))
+        told = lab.until(lambda: [one for one in lab.turn() if layer(one)[ICMP].code == 13])
+        assert layer(told[0])[UDPerror].sport == 3
+        assert len(list(lab.world.engine.flows())) == 5
         lab.world.engine.tcp.end(next(iter(lab.world.engine.flows())), "for the test")
         lab.links[1].guest._count_again = 0.0
         lab.give(tcp(FAKE["v4"], seq=1, flags=SYN, ports=(5, server.address[1])))
         lab.until(server.accept).close()
+        assert sum(flow.protocol == 6 for flow in lab.world.engine.flows()) == 3
