@@ -115,3 +115,17 @@ def test_doctor_says_how_it_would_be(net, node):
     done = net.host.run(node.command("doctor", "--json"))
     (found,) = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "names"]
     assert "resolvconf" in found["detail"] or "changed" in found["detail"]
+
+
+def test_what_somebody_else_writes_is_led_here_again(net, node):
+    """A DHCP client has heard of other name servers: names come here again, and the others are asked there."""
+    changed = f"# by dhclient\nnameserver 192.0.2.200\nnameserver {OFFICE}\n"
+    (node.etc / "resolv.conf").write_text(changed)
+    eventually(lambda: "100.64.0.1" in node.resolv_conf, 60)
+    assert page(node, "www.shop.example")["server"] == "video.example"
+    eventually(
+        lambda: node.ask("dns", "status", "--json")["upstreams"] == ["192.0.2.200:53", f"{OFFICE}:53"], 30
+    )
+    assert "led here again" in node.log()
+    assert node.stop() == 0
+    assert node.resolv_conf == changed

@@ -1,4 +1,9 @@
-"""The system's names lead here while the node runs: done beside the packet loop, for it calls programs."""
+"""The system's names lead here while the node runs: done beside the packet loop, for it calls programs.
+
+Others may change the same files: a DHCP client that has heard of another name server, a VPN, a person. So they are
+looked at now and then, and if they are not as they were written they are written anew, around what is there now; but
+not for ever against somebody who insists.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from pathlib import Path
 
-from nat.loop import Loop
+from nat.loop import Loop, Timer
 from zignet.config import DnsConfig
 from zignet.system.names import (
     Applied,
@@ -26,6 +31,10 @@ from zignet.system.names import (
 __all__ = ["Lead", "wanted"]
 
 log = logging.getLogger("zignet.dns")
+
+LOOK_S = 15.0
+MOST_REPAIRS = 3  # …
+REPAIRS_S = 600.0  # … in so long
 
 
 def wanted(settings: DnsConfig, own: Iterable[str], link: str, index: int, patterns: Iterable[str]) -> Wanted:
@@ -58,6 +67,8 @@ class Lead:
         self._next: Wanted | None = None
         self.wanted: Wanted | None = None  # what was led here last
         self.applied = Applied(Mode.OFF, "not yet")
+        self._looking: Timer | None = None
+        self._repaired: list[float] = []  # when; monotonic seconds
 
     def want(self, wanted: Wanted) -> None:
         """Lead these names here from now on; what was led here before is taken back first."""
@@ -65,8 +76,12 @@ class Lead:
             self._next = wanted
         elif wanted != self.wanted:
             self.wanted = wanted
-            self._thread = threading.Thread(target=self._integrate, args=(wanted,), daemon=True)
-            self._thread.start()
+            self._repaired.clear()
+            self._begin(wanted)
+
+    def _begin(self, wanted: Wanted) -> None:
+        self._thread = threading.Thread(target=self._integrate, args=(wanted,), daemon=True)
+        self._thread.start()
 
     def _integrate(self, wanted: Wanted) -> None:
         try:
@@ -88,6 +103,38 @@ class Lead:
         following, self._next = self._next, None
         if following is not None:
             self.want(following)
+        self._look_later()
+
+    def _look_later(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        if self._thread is None and self.applied.mechanism is not Mode.OFF:
+            self._looking = self._loop.call_later(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        """Is everything still as it was written? A few small files."""
+        self._looking = None
+        changed = drift(self._state_dir)
+        if self._thread is not None or self.wanted is None:
+            return  # somebody is at it
+        if not changed:
+            self._look_later()
+            return
+        now = self._loop.now
+        self._repaired = [when for when in self._repaired if now < when + REPAIRS_S]
+        if len(self._repaired) >= MOST_REPAIRS:
+            log.error(
+                "names: %s, %d times in %.0f minutes; it is left now, and names may not come here. Find out who does "
+                "it, or choose another dns.mode, and reload",
+                "; ".join(changed),
+                MOST_REPAIRS + 1,
+                REPAIRS_S / 60,
+            )
+            return
+        self._repaired.append(now)
+        log.warning("names: %s; they are led here again", "; ".join(changed))
+        self._begin(self.wanted)
 
     def notes(self) -> list[str]:
         """What a person should know."""
@@ -95,6 +142,8 @@ class Lead:
 
     def close(self) -> None:
         """Take it back. Waits for what is under way."""
+        if self._looking is not None:
+            self._looking.cancel()
         if self._thread is not None:
             self._thread.join()
         try:
