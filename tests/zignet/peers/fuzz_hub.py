@@ -198,7 +198,10 @@ def fuzz_control(rng: random.Random) -> None:
             Answer(
                 rng.randbytes(16), rng.getrandbits(32), rng.getrandbits(16), 5, rng.randbytes(16)
             ).encode(),
-            Refused(rng.randrange(5), rng.randrange(8), rng.randrange(256), rng.randbytes(8)).encode(),
+            Refused(
+                *(rng.randrange(10), rng.randrange(8), rng.randrange(256), rng.randbytes(8)),
+                *(rng.randrange(9), rng.randrange(2000)),
+            ).encode(),
             Farewell(rng.randrange(5)).encode(),
         ]
         for _ in range(60):

@@ -284,10 +284,11 @@ def test_who_is_no_guest_is_refused(lab):
     assert whole(reset) == reset
 
 
-def test_a_syn_is_lowered_to_what_the_path_carries(lab):
-    """MSS 1460 on a path of frames of 1,200 bytes: 8 of header and number, 20 of TCP."""
+@pytest.mark.parametrize("v6", [False, True], ids=["v4", "v6"])
+def test_a_syn_is_lowered_to_what_the_path_carries(lab, v6):
+    """MSS 1460 on a path of frames of 1,200 bytes: 8 of header and number, 20 of TCP; no IP header, of any version."""
     options = bytes((2, 4)) + (1460).to_bytes(2, "big")
-    packet = tcp((ONE4, FAKE4), flags=SYN, options=options)
+    packet = tcp((ONE6, FAKE6) if v6 else (ONE4, FAKE4), flags=SYN, options=options)
     view = Packet(lab.app.gateway.raw)
     lab.app.gateway.raw[: 10 + len(packet)] = bytes(10) + packet
     assert view.parse(10, len(packet)) == 0
@@ -295,6 +296,12 @@ def test_a_syn_is_lowered_to_what_the_path_carries(lab):
     lab.carry(lab.app.sent(), lab.exit)
     (flow,) = lab.guest.slow
     assert (flow.number, flow.meaning) == (NUMBER, "www.example")
-    arrived = rebuild(flow.frame, *GUEST4)
-    assert int.from_bytes(arrived[42:44], "big") == 1172
+    arrived = rebuild(flow.frame, *(GUEST6 if v6 else GUEST4))
+    mss = 62 if v6 else 42
+    assert int.from_bytes(arrived[mss : mss + 2], "big") == 1172
     assert whole(arrived) == arrived
+    # And the answer of the exit's listener.
+    answer = tcp((GUEST6 if v6 else GUEST4)[::-1], flags=SYN | ACK, options=options)
+    (came,) = lab.back((NO_VIRTIO, answer))
+    assert int.from_bytes(came[mss : mss + 2], "big") == 1172
+    assert whole(came) == came

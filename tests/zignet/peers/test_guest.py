@@ -399,6 +399,24 @@ def test_a_number_that_means_something_else(anywhere):
     other.close()
 
 
+def test_streams_go_on_when_their_number_means_something_else(anywhere, server):
+    """At the exit and at the application: what was dialled stays dialled."""
+    with exit_lab() as lab:
+        lab.names.answers["other.example"] = [packed("127.0.0.1")]
+        _, near, far = connected(lab, "v4", server)
+        lab.fakes.names[7] = "other.example"
+        lab.give(tcp(FAKE["v4"], seq=1, flags=SYN, ports=(40_001, server.address[1])))
+        other = lab.until(server.accept)
+        lab.tun()
+        assert {flow.name for flow in lab.world.engine.flows()} == {"www.example", "other.example"}
+        lab.give(tcp(FAKE["v4"], b"GET /", seq=1001, ack=8, ports=(40_000, server.address[1])))
+        assert bytes(lab.tun().packet[TCP].payload) == b"GET /"  # to the listener, as before
+        near.sendall(b"hello")
+        assert lab.until(lambda: read_some(far)) == b"hello"
+        for sock in (near, far, other):
+            sock.close()
+
+
 def test_numbers_are_bounded_and_live_ones_stay(anywhere, server, monkeypatch):
     monkeypatch.setattr(guest_module, "MOST_NUMBERS", 8)
     monkeypatch.setattr(guest_module, "GIVEN_UP", 2)
