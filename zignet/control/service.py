@@ -9,7 +9,7 @@ from nat.loop import ERROR, READ, WRITE, Loop
 from nat.loop import Handler as LoopHandler
 from zignet.control.session import ControlSession, Handler
 
-__all__ = ["ControlService"]
+__all__ = ["Adopted", "ControlService"]
 
 CONNECTIONS = 32  # at once; more wait in the kernel's backlog
 CHUNK = 64 << 10  # bytes
@@ -108,3 +108,13 @@ class Connection(LoopHandler):
         if self._sock.fileno() >= 0:
             self._loop.close(self._sock)
             self._closed(self)
+
+
+class Adopted(Connection):
+    """A connection that nobody had to call for: the control process's end is handed to it at its start."""
+
+    def __init__(
+        self, loop: Loop, sock: socket.socket, handler: Handler, closed: Any = lambda connection: None
+    ) -> None:
+        sock.setblocking(False)
+        super().__init__(loop, sock, ControlSession(handler), closed)
