@@ -32,6 +32,7 @@ class Decision:
     reason: str  # one sentence, for the log and for people who ask why
     expires: float | None = None  # monotonic seconds, when to ask again; None: when the policy changes
     rights: Right = Right.NONE
+    pending: bool = False  # neither yes nor no: somebody is, or can be, asked; `allowed` is False meanwhile
 
 
 class Admission(Protocol):
@@ -79,10 +80,14 @@ class ConfiguredAdmission:
 
     def admit(self, key: PublicKey, now: float) -> Decision:
         """See `Admission`."""
+        return self.listed(key) or self._default
+
+    def listed(self, key: PublicKey) -> Decision | None:
+        """What the lists say, and None where the default would."""
         if key in self._deny:
             return _DENIED
         if key in self._peers:
             return _PEER
         if key in self._allow:
             return _ALLOWED
-        return self._default
+        return None

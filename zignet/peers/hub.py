@@ -41,6 +41,7 @@ from zignet.noise import (
 )
 from zignet.peers import actions
 from zignet.peers.admission import ConfiguredAdmission
+from zignet.peers.asking import Asking
 from zignet.peers.destinations import Destinations
 from zignet.peers.door import Door
 from zignet.peers.endpoints import Endpoints
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
     from nat.engine import Engine
     from nat.exit import Chooser, Exit
     from zignet.config import InboundConfig, PeerConfig
-    from zignet.peers.admission import Admission
+    from zignet.peers.admission import Admission, Decision
     from zignet.peers.services import ServiceRules
     from zignet.transport import Udp
 
@@ -90,7 +91,7 @@ MOST_PENDING = 4_096  # sessions of strangers that are not valid yet (protocol Â
 SEEN_S = 60.0  # how often the store is told who was there
 SEEN_AT_ONCE = 32  # in one turn of the loop
 SWEEP_S = 5.0  # how late an unfinished frame may be given up
-RECHECK_S = 30.0  # how often the policy is asked again
+RECHECK_S = 30.0  # how often the policy is asked again, at least
 RECHECKED_AT_ONCE = 200  # in one turn of the loop
 MOST_PINGS = 64  # of one peer, unanswered
 NAMED_PER_S = 10  # newcomers, in the log
@@ -162,6 +163,8 @@ class Hub:
         )  # strangers by their session's index, oldest first
         self._key_log = KeyLogFile(local.key_log) if local.key_log is not None else None
         self.admission: Admission = ConfiguredAdmission("deny")
+        self.asking = Asking(self)
+        self._recheck_s = RECHECK_S
         self.endpoints = Endpoints(self.loop, transport)
         raw = self.gateway.raw
         self.sender = Sender(self.loop, raw, self.gateway.header, transport, local.address4, local.address6)
@@ -191,7 +194,7 @@ class Hub:
                 link = self.wake(peer)
                 self._tunnel(link, link.tunnel.start(self.loop.now))
         self.loop.call_later(SEEN_S, self._remember)
-        self.loop.call_later(RECHECK_S, self._recheck)
+        self.loop.call_later(self._recheck_s, self._recheck)
         self._sweep()
 
     def _sweep(self) -> None:
@@ -206,6 +209,7 @@ class Hub:
             self._part(link, FarewellReason.STOPPED)
         for link in self._pending.values():
             link.tunnel.forget()
+        self.asking.close()
         self.store.close()
         if self._key_log is not None:
             self._key_log.close()
@@ -218,7 +222,11 @@ class Hub:
         wanted = {config.key.x: config for config in peers}
         if wanted.pop(self.key.x, None) is not None:
             log.warning("a configured peer has this node's own key and is left out")
-        self.admission = ConfiguredAdmission(inbound.default_action, inbound.allow, inbound.deny, self.table)
+        self._recheck_s = min(RECHECK_S, inbound.recheck_s)
+        self.admission = self.asking.configured(
+            ConfiguredAdmission(inbound.default_action, inbound.allow, inbound.deny, self.table),
+            inbound.recheck_s if inbound.policies else None,
+        )
         fixed = {x: int(one.address) for x, one in wanted.items() if one.address is not None}
         moved = self.store.fix(fixed) if fixed else {}
         changed = {x: one for x, one in wanted.items() if self._settings_of(x) != one or x in moved}
@@ -427,7 +435,10 @@ class Hub:
         self.arm(link)
 
     def _initiate(self, link: Link, message: bytes, attempt: int) -> None:
-        if not self.admission.admit(link.peer.key, self.loop.now).allowed:
+        decision = self.admission.admit(link.peer.key, self.loop.now)
+        if decision.pending:
+            self.asking.ask(link.peer.key)  # it was let in before, and may be again
+        elif not decision.allowed:
             self._unreachable(link)  # a session would let it in
             return
         asked = attempt > 0 and self._locate(link)  # nobody has answered: a name may have another address now
@@ -654,8 +665,10 @@ class Hub:
         link: Link = session.tunnel.owner
         now = self.loop.now
         self._pending.pop(session.local_index, None)
-        admitted = self.admission.admit(link.peer.key, now).allowed  # still? It was when the initiation came
-        if not admitted or not (link.peer.address4 or self._welcome(link)):
+        decision = self.admission.admit(link.peer.key, now)  # still? It was when the initiation came
+        if decision.pending:
+            self.asking.ask(link.peer.key)
+        if not (decision.allowed or decision.pending) or not (link.peer.address4 or self._welcome(link)):
             link.tunnel.drop_next()
             return
         todo = link.tunnel.opened(session, now, False)
@@ -683,6 +696,7 @@ class Hub:
         link.peer.link = link
         self._live[link] = None
         link.between(self.local.address4, self.local.address6)
+        self.rare.let_in(link.peer.address4, link.peer.address6)
         self.table.add(link.peer)
         self._newcomers.append(link.peer)
         self._save_soon()
@@ -766,6 +780,10 @@ class Hub:
     def _initiation(self, message: bytes, address: Any) -> None:
         if not self.gate.passes(message, address):
             return
+        self.answer(message, address)
+
+    def answer(self, message: bytes, address: Any) -> None:
+        """An initiation that is worth opening."""
         began = thread_time()
         self._answer(message, address)
         self.gate.spent(thread_time() - began)
@@ -775,7 +793,7 @@ class Hub:
         link = None
         try:
             responder = Responder.open(self._static, message)
-            link = self._caller(responder, now)
+            link = self._caller(responder, message, address, now)
             if link is None:
                 return
             self._tunnel(link, link.tunnel.receive_initiation(responder, address, now))
@@ -787,8 +805,8 @@ class Hub:
         if not link.peer.address4:
             self._pend(link)
 
-    def _caller(self, responder: Responder, now: float) -> Link | None:
-        """Whose initiation this is, if it may come in."""
+    def _caller(self, responder: Responder, message: bytes, address: Any, now: float) -> Link | None:
+        """Whose initiation this is, if it may come in; it waits where that is not known yet."""
         ed, x = responder.payload.key, responder.remote
         if x == self.key.x or not matches(ed, x):
             self.dropped["handshake: a key that is not its own"] += 1
@@ -800,14 +818,23 @@ class Hub:
             self.dropped["handshake: not a key"] += 1
             return None
         decision = self.admission.admit(key, now)
-        if not decision.allowed:
-            self.dropped["handshake: not admitted"] += 1
-            if log.isEnabledFor(logging.DEBUG):
-                log.debug("%s was not admitted: %s", key.name, decision.reason)
+        if decision.pending:
+            if peer is None or peer.link is None:
+                self.asking.wait(key, message, address)
+                return None
+            self.asking.ask(key)  # it is here: until there is an answer it stays
+        elif not decision.allowed:
+            self.not_admitted(key, decision)
             return None
         if peer is not None:
             return self.wake(peer)
         return self._link(Peer(key, None, b"", address6(self.local.range6, key.x).packed))
+
+    def not_admitted(self, key: PublicKey, decision: Decision) -> None:
+        """A handshake gets no answer."""
+        self.dropped["handshake: not admitted"] += 1
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s was not admitted: %s", key.name, decision.reason)
 
     def _pend(self, link: Link) -> None:
         """Keep a stranger's session for a while; the oldest make room."""
@@ -886,19 +913,33 @@ class Hub:
 
     def _recheck(self) -> None:
         """Ask the policy about whoever is here (mission G4)."""
+        self.recheck_all()
+        self.loop.call_later(self._recheck_s, self._recheck)
+
+    def recheck_all(self) -> None:
+        """The same now, a few in each turn."""
         self._recheck_some(iter(self.links()))
-        self.loop.call_later(RECHECK_S, self._recheck)
 
     def _recheck_some(self, links: Iterator[Link], most: int | None = RECHECKED_AT_ONCE) -> None:
         some = list(islice(links, most))
         for link in some:
             decision = self.admission.admit(link.peer.key, self.loop.now)
-            if not decision.allowed and link in self._live:
-                if link.tunnel.renewed_at:
-                    log.info("%s is not admitted any more: %s", link.peer.name, decision.reason)
-                self._part(link, FarewellReason.NOT_ADMITTED)
+            if decision.pending:
+                self.asking.ask(link.peer.key)
+            elif not decision.allowed:
+                self.turn_out(link, decision)
         if some and most is not None:
             self.loop.soon(partial(self._recheck_some, links))
+
+    def turn_out(self, link: Link, decision: Decision) -> None:
+        """Somebody who is here is not admitted any more: all sessions and flows end at once."""
+        if link not in self._live:
+            return
+        if link.tunnel.renewed_at:
+            log.info("%s is not admitted any more: %s", link.peer.name, decision.reason)
+        address4, address6 = link.peer.address4, link.peer.address6
+        self._part(link, FarewellReason.NOT_ADMITTED)
+        self.rare.turned_out(address4, address6)
 
     # --- for people
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Rare"]
 
 REFUSALS_PER_S = 20  # to all peers together
+MOST_TURNED_OUT = 1_024  # addresses
 NUMBER = 4  # bytes, of a destination's number (protocol §6, exit flows)
 UNREACHABLE: Mapping[int, craft.Unreachable] = {
     Refusal.PORT: craft.Unreachable.PORT,
@@ -72,6 +73,7 @@ class Rare:
         self._budget = Budget()
         self.destinations: Mapping[int, Destination] = {}  # by number
         self.guests: Guests | None = None
+        self._turned_out: dict[bytes, None] = {}  # addresses, longest ago first
         self._refused_in: tuple[int, int] = (0, 0)  # a second, and how many refusals left us in it
 
     # --- outward
@@ -79,8 +81,25 @@ class Rare:
     def nobody(self, at: int, length: int) -> None:
         """A packet for an address in ZigNet's range that no peer has: its sender is told."""
         self._dropped["to peers: nobody has this address"] += 1
-        if not self._packet.parse(at, length, self._gateway.segment_size() != 0):
-            self._gateway.send(craft.unreachable(self._packet, craft.Unreachable.HOST))
+        packet = self._packet
+        if packet.parse(at, length, self._gateway.segment_size() != 0):
+            return
+        if packet.protocol == Ip.TCP and packet.tcp_flags & TCP_ACK and packet.target() in self._turned_out:
+            self._gateway.send(craft.tcp_reset(packet))
+        else:
+            self._gateway.send(craft.unreachable(packet, craft.Unreachable.HOST))
+
+    def turned_out(self, *addresses: bytes) -> None:
+        """Whoever had these addresses is not admitted any more: connections with it end at their next segment."""
+        for address in addresses:
+            self._turned_out[address] = None
+        while len(self._turned_out) > MOST_TURNED_OUT:
+            del self._turned_out[next(iter(self._turned_out))]
+
+    def let_in(self, *addresses: bytes) -> None:
+        """Somebody has these addresses."""
+        for address in addresses:
+            self._turned_out.pop(address, None)
 
     def slow(self, link: Link, at: int, length: int) -> None:
         """A packet for a peer in the gateway's buffer, which the packet path does not carry as it is."""
