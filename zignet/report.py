@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from heapq import nlargest
+from itertools import chain
 from typing import TYPE_CHECKING, TypedDict
 
 import zignet
@@ -16,13 +18,16 @@ from zignet.control import (
     Explanation,
     Flow,
     FlowCounts,
+    Identity,
     IdentityStatus,
     InterfaceStatus,
     Peer,
     PeerCounts,
     Ping,
+    Pulse,
     Question,
     RequestError,
+    Rule,
     Status,
     Totals,
 )
@@ -57,7 +62,7 @@ class Report:
         node = self._node
         engine, config = node.engine, node.config
         now = engine.loop.now
-        table, tally, gateway = engine.table, engine.tally, engine.gateway
+        tally, gateway = engine.tally, engine.gateway
         live = list(engine.flows())
         up = sum(moved(flow)[0] for flow in live)
         down = sum(moved(flow)[1] for flow in live)
@@ -80,13 +85,7 @@ class Report:
             **self._peers(),
             names=None if node.names is None else node.names.status(),
             exits=list(self._exits(live, now)),
-            flows=FlowCounts(
-                tcp=len(table),
-                udp=len(engine.udp.flows),
-                icmp=len(engine.icmp.flows),
-                half_open=len(table.half_open),
-                limit=table.limit,
-            ),
+            flows=self._counts(),
             totals=Totals(
                 flows=tally.flows + len(live),
                 up=tally.up + up,
@@ -100,6 +99,33 @@ class Report:
                 loaded_age_s=round(now - node.loaded, 3),
                 last_reload_error=node.reload_error or None,
             ),
+        )
+
+    def _counts(self) -> FlowCounts:
+        engine = self._node.engine
+        table = engine.table
+        return FlowCounts(
+            tcp=len(table),
+            udp=len(engine.udp.flows),
+            icmp=len(engine.icmp.flows),
+            half_open=len(table.half_open),
+            limit=table.limit,
+        )
+
+    def pulse(self) -> Pulse:
+        """The little of it that costs nothing, whatever the number of flows."""
+        node = self._node
+        now, gateway = node.engine.loop.now, node.engine.gateway
+        peers = self._peers()["peers"]
+        return Pulse(
+            state=node.state,
+            uptime_s=round(now - node.started, 3),
+            flows=self._counts(),
+            packets_in=gateway.packets_in,
+            packets_out=gateway.packets_out,
+            connected=peers["connected"] if peers is not None else 0,
+            loaded_age_s=round(now - node.loaded, 3),
+            last_reload_error=node.reload_error or None,
         )
 
     def _exits(self, live: Iterable[EngineFlow], now: float) -> Iterator[ExitStatus]:
@@ -128,13 +154,25 @@ class Report:
                 last_error_age_s=round(now - ended.last_error_at, 3) if ended.last_error else None,
             )
 
-    def flows(self, ended: bool) -> Iterable[Flow]:
-        """Open flows, newest first; with `ended` the recently ended ones too."""
+    def flows(self, ended: bool, limit: int | None = None, before: int | None = None) -> Iterable[Flow]:
+        """Open flows, newest first; with `ended` the recently ended ones too. `limit`, `before`: some of them."""
         engine = self._node.engine
-        chosen = sorted(engine.flows(), key=lambda flow: flow.number, reverse=True)
-        if ended:
-            chosen += reversed(engine.tally.recent)
+        if limit is not None:
+            every = chain(engine.flows(), engine.tally.recent if ended else ())
+            older = (flow for flow in every if before is None or flow.number < before)
+            chosen = nlargest(limit, older, key=lambda flow: flow.number)
+        else:
+            chosen = sorted(engine.flows(), key=lambda flow: flow.number, reverse=True)
+            if ended:
+                chosen += reversed(engine.tally.recent)
         return (shown(flow, engine.loop.now) for flow in chosen)
+
+    def rules(self, offset: int, limit: int | None) -> Iterable[Rule]:
+        """The rules in force, from one on, the default last."""
+        return (
+            Rule(number=each.index, rule=each.rule, where=each.where, exit=each.exit)
+            for each in self._node.rules.listed(offset, limit)
+        )
 
     def explain(self, question: Question) -> Explanation:
         """How such a flow would leave by the rules in force, and how the latest ones like it did."""
@@ -157,12 +195,28 @@ class Report:
 
         return PeerFacts(identity=report.identity(self._node.hub), peers=report.counts(self._node.hub))
 
-    def peers(self, every: bool) -> Iterable[Peer]:
+    def peers(
+        self, every: bool, connected: bool = False, offset: int = 0, limit: int | None = None
+    ) -> Iterable[Peer]:
         """The peers, if there may be any."""
         hub = self._hub()
         from zignet.peers import report
 
-        return report.rows(hub, every)
+        return report.rows(hub, every, connected, offset, limit)
+
+    def identity(self, of: str) -> Identity:
+        """Whose key, or whose address on this host, that is."""
+        hub = self._hub()
+        from zignet.identity import BadKey
+        from zignet.peers import report
+
+        try:
+            found = report.whose(hub, of)
+        except BadKey as error:
+            raise RequestError(str(error)) from error
+        if found is None:
+            raise RequestError(f"nobody here has the address {of}")
+        return found
 
     def ping(self, peer: str) -> Iterable[Ping | None]:
         """One sealed ping."""

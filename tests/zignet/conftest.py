@@ -20,11 +20,14 @@ from zignet.control import (
     DnsWhy,
     Explanation,
     Flow,
+    Identity,
     Peer,
     Ping,
     Place,
+    Pulse,
     Question,
     RequestError,
+    Rule,
     Status,
     handler_for,
 )
@@ -218,10 +221,46 @@ class SampleNode:
     def status(self) -> Status:
         return SAMPLE_STATUS  # type: ignore[return-value]
 
-    def flows(self, ended: bool) -> Iterable[Flow]:
-        yield from self.open_flows
-        if ended:
-            yield from self.ended_flows
+    def pulse(self) -> Pulse:
+        return Pulse(
+            state="running",
+            uptime_s=3725.0,
+            flows=SAMPLE_STATUS["flows"],
+            packets_in=9000,
+            packets_out=9001,
+            connected=2,
+            loaded_age_s=3725.0,
+            last_reload_error=None,
+        )
+
+    def flows(self, ended: bool, limit: int | None = None, before: int | None = None) -> Iterable[Flow]:
+        flows = [*self.open_flows, *(self.ended_flows if ended else ())]
+        if before is not None:
+            flows = [flow for flow in flows if flow["id"] < before]
+        return iter(flows[:limit])
+
+    def rules(self, offset: int, limit: int | None) -> Iterable[Rule]:
+        rules = [("*.video.example -> tokyo", "zignet.yaml:9", "tokyo"), ("default", "", "direct")]
+        listed = [
+            Rule(number=number, rule=rule, where=where, exit=exit_)
+            for number, (rule, where, exit_) in enumerate(rules)
+        ]
+        return iter(listed[offset:][:limit])
+
+    def identity(self, of: str) -> Identity:
+        for peer in self.open_peers:
+            if of in (peer["key"], peer["address"], peer["address6"]):
+                return Identity(
+                    key=peer["key"],
+                    name=peer["name"],
+                    address=peer["address"],
+                    address6=peer["address6"],
+                    own=False,
+                    configured=peer["configured"],
+                    online=peer["state"] == "connected",
+                    last_seen=peer["last_seen"],
+                )
+        raise RequestError(f"nobody here has the address {of}")
 
     def explain(self, question: Question) -> Explanation:
         self.questions.append(question)
@@ -237,10 +276,13 @@ class SampleNode:
             flows=self.open_flows[:1],
         )
 
-    def peers(self, every: bool) -> Iterable[Peer]:
-        yield from self.open_peers
-        if every:
-            yield from self.earlier_peers
+    def peers(
+        self, every: bool, connected: bool = False, offset: int = 0, limit: int | None = None
+    ) -> Iterable[Peer]:
+        peers = [*self.open_peers, *(self.earlier_peers if every else ())]
+        if connected:
+            peers = [peer for peer in peers if peer["state"] == "connected"]
+        return iter(peers[offset:][:limit])
 
     def ping(self, peer: str) -> Iterable[Ping | None]:
         self.pinged.append(peer)

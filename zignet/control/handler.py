@@ -7,13 +7,27 @@ from ipaddress import ip_address
 from itertools import islice
 from typing import Any, Protocol
 
-from zignet.control.messages import DnsStatus, DnsWhy, Explanation, Flow, Peer, Ping, Question, Status
+from zignet.control.messages import (
+    DnsStatus,
+    DnsWhy,
+    Explanation,
+    Flow,
+    Identity,
+    Peer,
+    Ping,
+    Pulse,
+    Question,
+    Rule,
+    Status,
+)
 from zignet.control.session import Handler
 
 __all__ = ["FLOWS_PER_LINE", "Answers", "DnsReport", "RequestError", "handler_for"]
 
 FLOWS_PER_LINE = 200
 PEERS_PER_LINE = 25  # their names cost some arithmetic
+RULES_PER_LINE = 50  # each is read from its text
+MOST = 1 << 53  # of a number in a request: what JSON carries exactly
 PROTOCOLS = ("tcp", "udp")
 NO_DNS = "this node answers no names: there is no `dns` in its configuration, or it is off"
 
@@ -29,9 +43,14 @@ class Answers(Protocol):
         """The node as it is now."""
         ...
 
-    def flows(self, ended: bool) -> Iterable[Flow]:
+    def pulse(self) -> Pulse:
+        """The little of it that costs nothing, whatever the number of flows."""
+        ...
+
+    def flows(self, ended: bool, limit: int | None = None, before: int | None = None) -> Iterable[Flow]:
         """Open flows, newest first; with `ended` the recently ended ones too.
 
+        With `limit` the newest so many of them, and with `before` of those only that have a lower id.
         Iterated over many turns of the packet loop, so it must stand flows that come and go meanwhile.
         """
         ...
@@ -40,8 +59,19 @@ class Answers(Protocol):
         """How such a flow would leave by the rules in force."""
         ...
 
-    def peers(self, every: bool) -> Iterable[Peer]:
-        """The peers that are connected or configured; with `every` all that were ever given an address."""
+    def rules(self, offset: int, limit: int | None) -> Iterable[Rule]:
+        """The rules in force, from one on, the default last."""
+        ...
+
+    def peers(
+        self, every: bool, connected: bool = False, offset: int = 0, limit: int | None = None
+    ) -> Iterable[Peer]:
+        """The peers that are connected or configured; with `every` all that were ever given an address, with
+        `connected` those only that have a session. `offset` and `limit` choose some of them."""
+        ...
+
+    def identity(self, of: str) -> Identity:
+        """Whose key, or whose address on this host, that is."""
         ...
 
     def ping(self, peer: str) -> Iterable[Ping | None]:
@@ -84,21 +114,29 @@ def handler_for(node: Answers, dns: Callable[[], DnsReport | None] = lambda: Non
         match request.get("do"):
             case "status":
                 yield {"status": node.status()}
+            case "pulse":
+                yield {"pulse": node.pulse()}
             case "flows":
-                flows = iter(node.flows(request.get("ended") is True))
+                limit, before = _number(request, "limit"), _number(request, "before")
+                flows = iter(node.flows(request.get("ended") is True, limit, before))
                 while part := list(islice(flows, FLOWS_PER_LINE)):
                     yield {"flows": part}
             case "explain":
                 yield {"explanation": node.explain(_question(request))}
             case "peers":
-                peers = iter(node.peers(request.get("all") is True))
+                offset, limit = _number(request, "offset") or 0, _number(request, "limit")
+                every, connected = request.get("all") is True, request.get("connected") is True
+                peers = iter(node.peers(every, connected, offset, limit))
                 while listed := list(islice(peers, PEERS_PER_LINE)):
                     yield {"peers": listed}
+            case "identity":
+                yield {"identity": node.identity(_who(request, "of"))}
+            case "rules":
+                rules = iter(node.rules(_number(request, "offset") or 0, _number(request, "limit")))
+                while read := list(islice(rules, RULES_PER_LINE)):
+                    yield {"rules": read}
             case "ping":
-                name = request.get("peer")
-                if not isinstance(name, str) or not 0 < len(name) <= 255:
-                    raise RequestError("peer is a name, a key or a local address")
-                for result in node.ping(name):
+                for result in node.ping(_who(request, "peer")):
                     yield {} if result is None else {"ping": result}
             case "dns":
                 yield {"dns": named().status()}
@@ -112,8 +150,8 @@ def handler_for(node: Answers, dns: Callable[[], DnsReport | None] = lambda: Non
                 yield {"reloaded": True}
             case unknown:
                 raise RequestError(
-                    f"unknown request {str(unknown)[:40]!r}: it is one of status, flows, explain, peers, "
-                    "ping, dns, dns-why, dns-flush, reload"
+                    f"unknown request {str(unknown)[:40]!r}: it is one of status, pulse, flows, explain, "
+                    "peers, identity, rules, ping, dns, dns-why, dns-flush, reload"
                 )
 
     return handle
@@ -132,6 +170,20 @@ def _question(request: dict[str, Any]) -> Question:
     if (source := _address(request.get("source"))) is not None:
         question["source"] = source
     return question
+
+
+def _who(request: dict[str, Any], key: str) -> str:
+    name = request.get(key)
+    if not isinstance(name, str) or not 0 < len(name) <= 255:
+        raise RequestError(f"{key} is a name, a key or a local address")
+    return name
+
+
+def _number(request: dict[str, Any], key: str) -> int | None:
+    number = request.get(key)
+    if number is not None and (not isinstance(number, int) or not 0 <= number <= MOST):
+        raise RequestError(f"{key} is a number, 0 or more")
+    return number
 
 
 def _query(request: dict[str, Any]) -> tuple[str, str]:

@@ -15,13 +15,16 @@ __all__ = [
     "Explanation",
     "Flow",
     "FlowCounts",
+    "Identity",
     "IdentityStatus",
     "InterfaceStatus",
     "NamesStatus",
     "Peer",
     "PeerCounts",
     "Ping",
+    "Pulse",
     "Question",
+    "Rule",
     "Status",
     "Step",
     "Totals",
@@ -104,8 +107,25 @@ class PeerCounts(TypedDict):
     dropped: dict[str, int]  # by reason
 
 
+class Identity(TypedDict):
+    """`{"do": "identity", "of": str}` → `{"identity": Identity}`: whose key, or whose address on this host, that is."""
+
+    key: str  # 56 characters
+    name: str  # of the configuration; ""
+    address: str | None  # what this host calls it; None: it has none yet
+    address6: str
+    own: bool  # this node itself
+    configured: bool
+    online: bool  # a session stands
+    last_seen: float | None  # seconds since 1970
+
+
 class Peer(TypedDict):
-    """`{"do": "peers", "all": bool}` → lines of `{"peers": [Peer, …]}`."""
+    """`{"do": "peers"}` → lines of `{"peers": [Peer, …]}`.
+
+    With `"all": true` those that were ever here too, with `"connected": true` only the connected; `"offset"` and
+    `"limit"` are numbers of peers.
+    """
 
     name: str  # of the configuration; "" for one that came by itself
     key: str  # 56 characters
@@ -134,6 +154,19 @@ class Ping(TypedDict):
     rtt_s: float | None  # None: no answer in time
     handshake: bool  # whether one had to be made first
     error: str | None
+
+
+class Pulse(TypedDict):
+    """`{"do": "pulse"}` → `{"pulse": Pulse}`: what may be asked every second, whatever the number of flows."""
+
+    state: str
+    uptime_s: float
+    flows: FlowCounts
+    packets_in: int  # since the start
+    packets_out: int
+    connected: int  # peers
+    loaded_age_s: float  # of the configuration
+    last_reload_error: str | None
 
 
 class NamesStatus(TypedDict):
@@ -195,7 +228,10 @@ class Status(TypedDict):
 
 
 class Flow(TypedDict):
-    """`{"do": "flows", "ended": bool}` → lines of `{"flows": [Flow, …]}`, up to 200 in each."""
+    """`{"do": "flows", "ended": bool}` → lines of `{"flows": [Flow, …]}`, up to 200 in each.
+
+    With `"limit"` the newest so many of them, and with `"before"` of those only that are older than this id.
+    """
 
     id: int
     protocol: str  # tcp | udp | icmp
@@ -213,6 +249,15 @@ class Flow(TypedDict):
     idle_s: float
     ended_s: float | None  # how long ago it ended
     error: str | None
+
+
+class Rule(TypedDict):
+    """`{"do": "rules", "offset": int, "limit": int}` → lines of `{"rules": [Rule, …]}`, in the order of the rules."""
+
+    number: int  # from 0
+    rule: str
+    where: str  # file:line; "" for the default, which comes last
+    exit: str
 
 
 class Question(TypedDict):

@@ -7,15 +7,16 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
-from zignet.control.messages import IdentityStatus, PeerCounts, Ping
+from zignet.control.messages import Identity, IdentityStatus, PeerCounts, Ping
 from zignet.control.messages import Peer as Row
+from zignet.identity import PublicKey, address6
 from zignet.noise import Suite
 
 if TYPE_CHECKING:
     from zignet.peers.hub import Hub
     from zignet.peers.peer import Link, Peer
 
-__all__ = ["counts", "identity", "ping", "rows"]
+__all__ = ["counts", "identity", "ping", "rows", "whose"]
 
 CIPHERS = {Suite.CHACHA: "ChaCha20-Poly1305", Suite.AES: "AES-256-GCM"}
 PING_S = 5.0  # patience with one that is connected
@@ -51,15 +52,83 @@ def counts(hub: Hub) -> PeerCounts:
     )
 
 
-def rows(hub: Hub, every: bool) -> Iterator[Row]:
-    """The peers, connected or configured; with `every` also those that had an address before."""
-    known = set()
-    for peer in hub.table:
-        if every:
-            known.add(peer.key.x)
+def rows(
+    hub: Hub, every: bool, connected: bool = False, offset: int = 0, limit: int | None = None
+) -> Iterator[Row]:
+    """The peers, connected or configured; with `every` also those that had an address before, with `connected` only
+    those with a session. `offset` and `limit` choose some of them."""
+    stop = None if limit is None else offset + limit
+    if connected:
+        now = hub.loop.now
+        live = [link.peer for link in hub.links() if link.tunnel.before_send(now)]
+        yield from (row(hub, peer) for peer in live[offset:stop])
+        return
+    peers = list(hub.table)
+    for peer in peers[offset:stop]:
         yield row(hub, peer)
-    if every:
-        yield from (absent(hub, *one) for one in hub.store.everyone() if one[0] not in known)
+    if every and (stop is None or stop > len(peers)):
+        known = {peer.key.x for peer in peers} | hub.table.by_key.keys()
+        rest = [one for one in hub.store.everyone() if one[0] not in known]
+        start, end = max(0, offset - len(peers)), None if stop is None else stop - len(peers)
+        yield from (absent(hub, *one) for one in rest[start:end])
+
+
+def whose(hub: Hub, text: str) -> Identity | None:
+    """Whose key (in any form) or whose address on this host that is; None: nobody's address.
+
+    A key that nobody here has ever seen has an IPv6 address all the same. Raises `BadKey`.
+    """
+    try:
+        address = ip_address(text).packed
+    except ValueError:
+        address = b""
+    if hub.is_own(text):
+        local = hub.local
+        own = known(hub.key.name, IPv4Address(local.address4), IPv6Address(local.address6))
+        own["own"] = own["online"] = True
+        return own
+    key = None if address else PublicKey.from_text(text)
+    peer = hub.table.by_address.get(address) if key is None else hub.table.by_key.get(key.x)
+    if peer is None:
+        return remembered(hub, key, address)
+    shown = row(hub, peer)
+    return Identity(
+        key=shown["key"],
+        name=shown["name"],
+        address=str(IPv4Address(peer.address4)) if peer.address4 else None,
+        address6=shown["address6"],
+        own=False,
+        configured=shown["configured"],
+        online=shown["state"] == "connected",
+        last_seen=shown["last_seen"],
+    )
+
+
+def remembered(hub: Hub, key: PublicKey | None, address: bytes) -> Identity | None:
+    """One that is not there, as the store remembers it: by its key, or by its IPv4 address."""
+    found = hub.store.find(
+        None if key is None else key.x, int.from_bytes(address) if len(address) == 4 else None
+    )
+    if found is not None:
+        x, name, number, last_seen = found
+        identity = known(name, IPv4Address(number), address6(hub.local.range6, x))
+        identity["last_seen"] = last_seen or None
+        return identity
+    return None if key is None else known(key.name, None, address6(hub.local.range6, key.x))
+
+
+def known(key: str, address4: IPv4Address | None, own6: IPv6Address) -> Identity:
+    """A key that nobody has set up, and nobody talks to."""
+    return Identity(
+        key=key,
+        name="",
+        address=None if address4 is None else str(address4),
+        address6=str(own6),
+        own=False,
+        configured=False,
+        online=False,
+        last_seen=None,
+    )
 
 
 def idle(key: str, address4: IPv4Address | IPv6Address, address6: IPv4Address | IPv6Address) -> Row:
@@ -114,8 +183,6 @@ def row(hub: Hub, peer: Peer) -> Row:
 
 def absent(hub: Hub, x: bytes, key: str, address: int, last_seen: int, endpoint: str | None) -> Row:
     """One that is not there, as the store remembers it."""
-    from zignet.identity import address6
-
     base = idle(key, ip_address(address), address6(hub.local.range6, x))
     base["path"], base["last_seen"] = endpoint or "", last_seen or None
     return base

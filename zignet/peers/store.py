@@ -262,6 +262,22 @@ class Store:
         row = self._do(lambda: self._db.execute(query, (key,)).fetchone())
         return None if row is None else Known(*row)
 
+    def find(self, key: bytes | None, address: int | None) -> tuple[bytes, str, int, int] | None:
+        """(X25519 form, name, address, last seen) of the one that had this key, or this address."""
+        host = None if address is None else address - self._base
+        query = (
+            "SELECT key, ed, host, last_seen FROM peers "
+            "WHERE (key = ? OR host = ?) AND ed IS NOT NULL AND host IS NOT NULL"
+        )
+        try:  # a question changes nothing: no transaction
+            row = self._db.execute(query, (key, host)).fetchone()
+        except sqlite3.Error:
+            return None
+        if row is None:
+            return None
+        x, ed, host, seen = row
+        return x, encode_name(ed), self._base + host, seen
+
     def everyone(self) -> list[tuple[bytes, str, int, int, str | None]]:
         """(X25519 form, name, address, last seen, last endpoint) of all that were ever here."""
         query = (

@@ -168,6 +168,17 @@ class Rules:
             rule = parse_rule(text, where)
             yield rule.condition, exit_name(rule.exit, self._exits, where)
 
+    def listed(self, offset: int, limit: int | None = None) -> Iterator[Considered]:
+        """All rules in their order, from one on, at most so many; the default that no line states comes last."""
+        stop = len(self._lines) + 1 if limit is None else min(offset + limit, len(self._lines) + 1)
+        for index in range(offset, stop):
+            if index == len(self._lines):
+                yield Considered(index, "default", "", "direct")
+            else:
+                text, where = self._lines[index]
+                leaves_by = exit_name(parse_rule(text, where).exit, self._exits, where)
+                yield Considered(index, text.strip(), where, leaves_by)
+
     def by_name(self, name: str) -> Route | None:
         """The route of the first rule about names that this one matches, if there is a flow that it could decide:
         one that no rule ahead of it decides for all flows."""

@@ -33,6 +33,33 @@ def test_many_flows_come_in_many_lines(node: Any, make_flow: Any) -> None:
     assert [flow["id"] for part in parts for flow in part] == list(range(FLOWS_PER_LINE * 2 + 1))
 
 
+def test_a_page_of_flows(node: Any, make_flow: Any) -> None:
+    node.open_flows = [make_flow(number) for number in range(9, 0, -1)]
+    (answer,) = ask(node, {"do": "flows", "limit": 3})
+    assert [flow["id"] for flow in answer["flows"]] == [9, 8, 7]
+    (answer,) = ask(node, {"do": "flows", "limit": 3, "before": 3, "ended": True})
+    assert [flow["id"] for flow in answer["flows"]] == [2, 1, 0]
+
+
+def test_pulse(node: Any) -> None:
+    (answer,) = ask(node, {"do": "pulse"})
+    assert answer["pulse"]["flows"]["tcp"] == 2
+
+
+def test_rules(node: Any) -> None:
+    (answer,) = ask(node, {"do": "rules"})
+    assert [rule["exit"] for rule in answer["rules"]] == ["tokyo", "direct"]
+    (answer,) = ask(node, {"do": "rules", "offset": 1, "limit": 1})
+    assert [rule["number"] for rule in answer["rules"]] == [1]
+
+
+def test_identity(node: Any, make_peer: Any) -> None:
+    (answer,) = ask(node, {"do": "identity", "of": make_peer(2)["address"]})
+    assert answer["identity"]["key"] == make_peer(2)["key"]
+    with pytest.raises(RequestError, match="nobody here"):
+        ask(node, {"do": "identity", "of": "100.64.9.9"})
+
+
 def test_explain(node: Any) -> None:
     request = {"do": "explain", "name": "a.example", "address": "2001:DB8::1", "port": 443, "protocol": "udp"}
     (answer,) = ask(node, request)
@@ -49,6 +76,13 @@ def test_peers(node: Any) -> None:
     assert answer["peers"] == node.open_peers
 
 
+def test_some_of_the_peers(node: Any) -> None:
+    (answer,) = ask(node, {"do": "peers", "connected": True})
+    assert answer["peers"] == node.open_peers[:1]
+    (answer,) = ask(node, {"do": "peers", "all": True, "offset": 1, "limit": 5})
+    assert answer["peers"] == [node.open_peers[1], *node.earlier_peers]
+
+
 def test_many_peers_come_in_many_lines(node: Any, make_peer: Any) -> None:
     assert PEERS_PER_LINE == 25
     node.open_peers = [make_peer(number) for number in range(PEERS_PER_LINE * 2 + 1)]
@@ -61,7 +95,7 @@ def test_peers_are_made_as_they_are_sent(node: Any, make_peer: Any, monkeypatch:
     """A table of 100,000 costs the loop no more at once than one line of it."""
     made = 0
 
-    def peers(every: bool) -> Iterator[Any]:
+    def peers(every: bool, *chosen: Any) -> Iterator[Any]:
         nonlocal made
         while True:
             made += 1
@@ -128,6 +162,12 @@ def test_reload(node: Any) -> None:
         {"do": "explain", "port": 443, "address": {}},
         {"do": "explain", "port": 443, "name": 7},
         {"do": "explain", "port": 443, "name": "x" * 256},
+        {"do": "flows", "limit": "3"},
+        {"do": "flows", "before": -1},
+        {"do": "peers", "offset": 1.5},
+        {"do": "rules", "limit": 1 << 60},
+        {"do": "identity"},
+        {"do": "identity", "of": ""},
         {"do": "ping"},
         {"do": "ping", "peer": None},
         {"do": "ping", "peer": 7},
@@ -152,6 +192,7 @@ def test_malformed(node: Any, request_: dict[str, Any]) -> None:
 
 def test_the_unknown_is_told_what_there_is(node: Any) -> None:
     with pytest.raises(
-        RequestError, match="one of status, flows, explain, peers, ping, dns, dns-why, dns-flush, reload"
+        RequestError,
+        match="one of status, pulse, flows, explain, peers, identity, rules, ping, dns, dns-why, dns-flush, reload",
     ):
         ask(node, {"do": "peer"})

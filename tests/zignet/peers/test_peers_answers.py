@@ -47,6 +47,47 @@ def test_peers(world: World, pair: tuple[Node, Node]) -> None:
     assert [len(part["peers"]) for part in parts] == [25, 6]
 
 
+def test_some_of_the_peers(world: World, pair: tuple[Node, Node]) -> None:
+    a, _ = pair
+    for number in range(5):
+        a.knows(world.node(f"n{number}"))
+    (answer,) = ask(world, a, do="peers", connected=True)
+    assert [row["name"] for row in answer["peers"]] == ["b"]
+    (answer,) = ask(world, a, do="peers")
+    every = [row["name"] for row in answer["peers"]]
+    for offset in range(8):
+        found = ask(world, a, do="peers", all=True, offset=offset, limit=2)
+        assert [row["name"] for part in found for row in part["peers"]] == every[offset : offset + 2]
+
+
+def test_whose_address_and_whose_key(world: World, pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    (peer,) = ask(world, a, do="peers")[0]["peers"]
+    for text in (b.key.name, b.key.base58, b.key.hex, peer["address"], peer["address6"]):
+        (answer,) = ask(world, a, do="identity", of=text)
+        found = answer["identity"]
+        assert (found["key"], found["name"], found["address"]) == (b.key.name, "b", peer["address"])
+        assert (found["own"], found["configured"], found["online"]) == (False, True, True)
+    (answer,) = ask(world, a, do="identity", of=a.key.hex)
+    assert answer["identity"]["own"]
+    assert answer["identity"]["key"] == a.key.name
+
+
+def test_whose_they_are_that_nobody_has_seen(world: World, pair: tuple[Node, Node]) -> None:
+    a, _ = pair
+    stranger = world.node("stranger")
+    (answer,) = ask(world, a, do="identity", of=stranger.key.name)
+    found = answer["identity"]
+    assert (found["key"], found["address"], found["online"]) == (stranger.key.name, None, False)
+    assert found["address6"].startswith("fd5a:6967:6e65:")
+    for nobody in ("100.64.77.7", "fd5a:6967:6e65::7", "192.0.2.1"):
+        with pytest.raises(RequestError, match="nobody here has the address"):
+            ask(world, a, do="identity", of=nobody)
+    for wrong in ("somebody", stranger.key.name[:-1] + "a"):
+        with pytest.raises(RequestError, match="key|mistyped"):
+            ask(world, a, do="identity", of=wrong)
+
+
 def test_ping(world: World, pair: tuple[Node, Node]) -> None:
     a, b = pair
     for text in ("b", b.key.name, b.key.base58, "100.64.0.2"):
@@ -78,7 +119,9 @@ def test_a_mistyped_key_says_so(world: World, pair: tuple[Node, Node]) -> None:
         ask(world, a, do="ping", peer=name[:5] + ("a" if name[5] != "a" else "b") + name[6:])
 
 
-@pytest.mark.parametrize("request_", [{"do": "peers"}, {"do": "ping", "peer": "b"}])
+@pytest.mark.parametrize(
+    "request_", [{"do": "peers"}, {"do": "ping", "peer": "b"}, {"do": "identity", "of": "b"}]
+)
 def test_a_node_without_peers(request_: dict[str, Any]) -> None:
     with pytest.raises(RequestError, match="this node has no peers"):
         list(handler_for(answers_of(None))(request_))

@@ -56,6 +56,20 @@ def test_the_same_after_a_restart(tmp_path: Path):
     assert notes == []
 
 
+def test_found_by_key_and_by_address(tmp_path: Path):
+    store = Store(tmp_path, RANGE, ALIASES)
+    first, second = (store.address_for(key(number), 7) for number in (1, 2))
+    assert store.find(key(1), None) is None  # nobody is known by half of a key
+    store.saw([Seen(key(1), key(91), 1000)])
+    found = store.find(key(1), None)
+    assert found is not None
+    assert (found[0], found[2], found[3]) == (key(1), first, 1000)
+    assert store.find(None, first) == found
+    assert store.find(None, second) is None
+    assert store.find(None, None) is None
+    assert store.find(None, 5) is None
+
+
 def test_nobody_else_may_read_it(tmp_path: Path):
     before = os.umask(0)
     try:

@@ -190,3 +190,14 @@ def test_an_explanation_shows_a_few_of_many():
     found = rules.explain(TCP, HOST, 40000, FAR, 443, None)
     assert found.undecided_count == 500
     assert len(found.undecided_by) < 20
+
+
+def test_the_list_of_all_rules():
+    rules = make("DOMAIN-SUFFIX,a.example,tokyo", " 10.0.0.0/8 -> direct", "MATCH,block", "DST-PORT,1,direct")
+    every = list(rules.listed(0))
+    assert [each.index for each in every] == [0, 1, 2, 3, 4]
+    assert [each.exit for each in every] == ["tokyo", "direct", "block", "direct", "direct"]
+    assert (every[1].rule, every[1].where) == ("10.0.0.0/8 -> direct", "f:2")
+    assert every[-1].where == ""
+    for offset in range(6):
+        assert list(rules.listed(offset, 2)) == every[offset : offset + 2]
