@@ -84,7 +84,7 @@ def test_whose_they_are_that_nobody_has_seen(world: World, pair: tuple[Node, Nod
         with pytest.raises(RequestError, match="nobody here has the address"):
             ask(world, a, do="identity", of=nobody)
     for wrong in ("somebody", stranger.key.name[:-1] + "a"):
-        with pytest.raises(RequestError, match="key|mistyped"):
+        with pytest.raises(RequestError, match=r"key|mistyped"):
             ask(world, a, do="identity", of=wrong)
 
 

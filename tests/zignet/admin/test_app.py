@@ -1,0 +1,350 @@
+"""The endpoints over real sockets, answered by the real control service."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.zignet.admin.conftest import FRIEND, GUEST, OWN, STRANGER, TOKEN, Served, api
+from zignet.admin.documents import Contact, PolicyCheck, PolicyStatus
+from zignet.identity import PublicKey
+
+BOTH = pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
+
+
+@BOTH
+def test_whoami(served: Served, tcp: bool) -> None:
+    answer = served.ask("/api/whoami", tcp=tcp)
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert answer.json == {
+        "key": OWN.name,
+        "base58": OWN.base58,
+        "hex": OWN.hex,
+        "host": f"{OWN.name}.zignet",
+        "address": "100.64.0.1",
+        "address6": None,
+        "version": "0.1.0",
+    }
+    assert served.ask("/api/whoami", host=f"{OWN.name}.zignet" + (f":{served.port}" if tcp else ""), tcp=tcp)
+
+
+def test_whoami_of_a_node_without_peers(tmp_path: Path, node: Any) -> None:
+    node.shown = node.shown | {"identity": None, "peers": None, "names": None}
+    with api(tmp_path, node) as served:
+        assert served.ask("/api/whoami").json["key"] is None
+        assert served.ask("/metrics").status == 200
+
+
+@BOTH
+def test_headers_of_all_answers(served: Served, tcp: bool) -> None:
+    for path in ("/api/whoami", "/nowhere", "/api/identity"):
+        headers = served.ask(path, tcp=tcp).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert "access-control-allow-origin" not in headers
+        assert "alt-svc" not in headers
+
+
+def test_identity(served: Served, node: Any) -> None:
+    address = node.open_peers[0]["address"]
+    for query in (
+        f"ip={address}",
+        f"pubkey={FRIEND.name}",
+        f"pubkey={FRIEND.base58}",
+        f"pubkey={FRIEND.hex}",
+    ):
+        found = served.ask(f"/api/identity?{query}").json
+        assert (found["key"], found["name"], found["address"]) == (FRIEND.name, "friend", address)
+        assert (found["online"], found["own"]) == (True, False)
+    for query, status, says in (
+        ("ip=100.64.9.9", 404, "nobody here has the address 100.64.9.9"),
+        ("ip=nowhere", 400, "ip is not an IP address"),
+        ("pubkey=abc", 400, "pubkey is not a key"),
+        ("", 400, "either ip or pubkey"),
+        (f"ip=1.2.3.4&pubkey={FRIEND.name}", 400, "either ip or pubkey"),
+    ):
+        answer = served.ask(f"/api/identity?{query}")
+        assert answer.status == status
+        assert says in answer.error
+
+
+def test_peers(served: Served) -> None:
+    for query, names in (
+        ("", ["friend"]),
+        ("?which=connected", ["friend"]),
+        ("?which=configured", ["friend", "guest"]),
+        ("?which=all", ["friend", "guest", ""]),
+        ("?which=all&offset=1&limit=1", ["guest"]),
+    ):
+        assert [peer["name"] for peer in served.ask(f"/api/peers{query}").json["peers"]] == names
+    assert served.ask("/api/peers?which=all&offset=1&limit=1").json["next"] == 2
+    assert served.ask("/api/peers?which=all&offset=2&limit=1").json["next"] is None
+
+
+def test_contacts_are_the_configured_peers(served: Served) -> None:
+    (friend, guest) = served.ask("/api/contacts").json["contacts"]
+    assert (friend["name"], friend["key"], friend["online"]) == ("friend", FRIEND.name, True)
+    assert (guest["key"], guest["online"], guest["tags"]) == (GUEST.name, False, [])
+
+
+def test_contacts_of_a_list(tmp_path: Path, node: Any) -> None:
+    class List:
+        async def contacts(self, offset: int, limit: int) -> list[Contact]:
+            return [
+                Contact(
+                    name=f"c{number}",
+                    key=STRANGER.name,
+                    note="met in Tokyo",
+                    tags=["friends"],
+                    address=None,
+                    address6="fd5a::1",
+                    online=False,
+                    last_seen=None,
+                )
+                for number in range(5)
+            ][offset : offset + limit]
+
+    with api(tmp_path, node, contacts=List()) as served:
+        page = served.ask("/api/contacts?limit=2&offset=1").json
+        assert [each["name"] for each in page["contacts"]] == ["c1", "c2"]
+        assert page["next"] == 3
+
+
+def test_all_pages_of_flows(served: Served, node: Any, make_flow: Any) -> None:
+    node.open_flows = [make_flow(number) for number in range(2500, 0, -1)]
+    seen: list[int] = []
+    path = "/api/flows"
+    while True:
+        page = served.ask(path).json
+        assert len(page["flows"]) <= 1000
+        seen += [flow["id"] for flow in page["flows"]]
+        if page["next"] is None:
+            break
+        path = f"/api/flows?before={page['next']}"
+    assert seen == list(range(2500, 0, -1))
+    assert [flow["id"] for flow in served.ask("/api/flows?ended=true&before=2&limit=5").json["flows"]] == [
+        1,
+        0,
+    ]
+
+
+def test_routes(served: Served, node: Any) -> None:
+    page = served.ask("/api/routes?limit=1").json
+    assert ([rule["exit"] for rule in page["rules"]], page["next"]) == (["tokyo"], 1)
+    page = served.ask("/api/routes?offset=1").json
+    assert ([rule["exit"] for rule in page["rules"]], page["next"]) == (["direct"], None)
+    found = served.ask(
+        "/api/routes/explain?name=www.video.example&address=203.0.113.5&port=8443&proto=udp"
+    ).json
+    assert found["exit"] == "tokyo"
+    question = {"name": "www.video.example", "address": "203.0.113.5", "port": 8443, "protocol": "udp"}
+    assert node.questions == [question]
+    assert served.ask("/api/routes/explain").status == 400
+
+
+def test_exits_dns_status(served: Served, node: Any) -> None:
+    assert [each["name"] for each in served.ask("/api/exits").json["exits"]] == ["tokyo"]
+    assert served.ask("/api/dns").json == node.dns.shown
+    assert served.ask("/api/dns/why?name=www.video.example").json["source"] == "fake"
+    assert node.dns.asked == [("www.video.example", "A")]
+    assert served.ask("/api/status").json == node.shown
+
+
+def test_no_names_are_answered_here(served: Served, node: Any) -> None:
+    node.dns = None
+    for method, path in (("GET", "/api/dns"), ("GET", "/api/dns/why?name=a"), ("POST", "/api/dns/flush")):
+        answer = served.ask(path, method)
+        assert answer.status == 404
+        assert "answers no names" in answer.error
+
+
+def test_changes_by_the_unix_socket(served: Served, node: Any) -> None:
+    assert served.ask("/api/dns/flush", "POST").json == {"flushed": 12}
+    assert node.dns.flushed == 1
+    assert served.ask("/api/reload", "POST").json == {"reloaded": True}
+    node.reload_error = "line 3: no"
+    answer = served.ask("/api/reload", "POST")
+    assert (answer.status, answer.error) == (409, "line 3: no")
+    assert served.ask(f"/api/peers/{FRIEND.name}/ping", "POST").json["rtt_s"] > 0
+    answer = served.ask("/api/peers/nobody/ping", "POST")
+    assert (answer.status, answer.error) == (404, "nobody here is called nobody")
+
+
+def test_changes_by_tcp(served: Served, node: Any) -> None:
+    for method, path in (("POST", "/api/dns/flush"), ("POST", "/api/reload"), ("POST", "/api/peers/a/ping")):
+        for wrong in ({}, {"authorization": "Bearer x"}, {"authorization": f"Basic {TOKEN}"}):
+            answer = served.ask(path, method, tcp=True, **wrong)
+            assert answer.status == 401
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+            assert "admin-token" in answer.error
+    assert (node.dns.flushed, node.pinged) == (0, [])
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+    assert served.ask("/api/dns/flush", "POST", tcp=True, **bearer).json == {"flushed": 12}
+    assert served.ask("/api/reload", "POST", tcp=True, **bearer, origin=f"http://{served.host}").status == 200
+    assert served.ask("/api/reload", "POST", tcp=True, **bearer, origin="http://evil.example").status == 403
+
+
+def test_a_body_that_nobody_wants_is_read_and_left(served: Served) -> None:
+    assert served.ask("/api/reload", "POST", body=b"{}" * 100).status == 200
+    assert served.ask("/api/reload", "POST", body=b"x" * (65 << 10)).status == 413
+
+
+class Sample:
+    """A policy."""
+
+    def __init__(self) -> None:
+        self.asked: list[Any] = []
+
+    async def check(self, key: PublicKey, proto: str | None, port: int | None) -> PolicyCheck:
+        self.asked.append((key, proto, port))
+        return PolicyCheck(
+            key=key.name, allowed=True, reason="line 3 of a file", valid_s=None, provisional=False
+        )
+
+    def status(self) -> PolicyStatus:
+        return PolicyStatus(default_action="deny", sources=[], decisions=[])
+
+
+def test_policy(tmp_path: Path, node: Any) -> None:
+    policy = Sample()
+    with api(tmp_path, node, policy=policy) as served:
+        found = served.ask(f"/api/policy/check?pubkey={STRANGER.base58}&proto=tcp&port=22").json
+        assert (found["key"], found["allowed"], found["reason"]) == (STRANGER.name, True, "line 3 of a file")
+        assert served.ask("/api/policy").json["default_action"] == "deny"
+        assert served.ask("/api/policy/check").status == 400
+        assert served.ask(f"/api/policy/check?pubkey={STRANGER.hex}&port=22").status == 400
+    assert policy.asked == [(STRANGER, "tcp", 22)]
+
+
+def test_health_and_metrics(served: Served) -> None:
+    assert served.ask("/healthz").json == {"state": "running"}
+    answer = served.ask("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    lines = answer.body.decode().splitlines()
+    for line in (
+        'zignet_info{mode="global",state="running",version="0.1.0"} 1.0',
+        'zignet_flows{protocol="tcp"} 2.0',
+        'zignet_exit_bytes_total{direction="down",exit="tokyo"} 5e+06',
+        'zignet_dropped_datagrams_total{reason="handshake: wrong mac1"} 5.0',
+        "zignet_peers_connected 2.0",
+        'zignet_dns_queries_total{outcome="fake"} 80.0',
+    ):
+        assert line in lines
+    assert any(line.startswith("zignet_control_process_resident_memory_bytes ") for line in lines)
+
+
+@BOTH
+def test_head_has_no_body(served: Served, tcp: bool) -> None:
+    for path in ("/api/whoami", "/metrics", "/openapi.json", "/nowhere"):
+        answer = served.ask(path, "HEAD", tcp=tcp)
+        assert answer.body == b""
+        assert int(answer.headers["content-length"]) > 20
+
+
+def test_nothing_is_here(served: Served) -> None:
+    for path in ("/", "/api", "/api/whoami/", "/api/../etc/passwd", "/api/peers//ping", "/%2e%2e"):
+        answer = served.ask(path)
+        assert answer.status == 404
+        assert "/openapi.json" in answer.error
+
+
+def test_methods(served: Served) -> None:
+    for method, path in (("POST", "/api/whoami"), ("DELETE", "/api/peers"), ("GET", "/api/reload")):
+        answer = served.ask(path, method)
+        assert answer.status == 405
+        assert answer.headers["allow"]
+        assert answer.error
+
+
+def test_unknown_parameters(served: Served) -> None:
+    answer = served.ask("/api/identity?pubky=x")
+    assert (answer.status, answer.error) == (400, "unknown parameter pubky: did you mean pubkey?")
+    assert served.ask("/api/whoami?x=1").status == 400
+
+
+def test_a_fault_of_our_own_is_told_without_a_traceback(
+    served: Served, node: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken() -> None:
+        raise RuntimeError("the secret is 42")
+
+    monkeypatch.setattr(served.app.ctx.api, "_status", broken)
+    with caplog.at_level(logging.ERROR):
+        answer = served.ask("/api/status")
+    assert answer.status == 500
+    assert "42" not in answer.error
+    assert "the secret is 42" in caplog.text  # the log is for whoever repairs it
+
+
+def test_the_packet_process_is_away(tmp_path: Path, node: Any) -> None:
+    hold = threading.Event()
+
+    with api(tmp_path, node) as served:
+        served.ask("/api/whoami")
+        client = served.app.ctx.api._node
+        served.app.ctx.test_loop.call_soon_threadsafe(lambda: (client.close(), hold.set()))
+        assert hold.wait(10)
+        for path in ("/api/status", "/api/peers", "/healthz", "/metrics", "/api/flows"):
+            deadline = time.monotonic() + 20
+            while (answer := served.ask(path)).status == 200:  # it was kept for a moment
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert answer.status == 503
+            assert answer.headers["retry-after"] == "1"
+            assert "packet process" in answer.error
+        assert served.ask("/api/whoami").status == 200  # that is known already
+        assert served.ask("/openapi.json").status == 200
+
+
+def test_a_connection_carries_many_requests(served: Served) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+    for _ in range(50):
+        connection.request("GET", "/api/whoami")
+        answer = connection.getresponse()
+        assert json.loads(answer.read())["key"] == OWN.name
+    connection.request("GET", "/nowhere")
+    assert connection.getresponse().read()
+    connection.close()
+
+
+def test_pipelined_requests_are_answered_in_order(served: Served) -> None:
+    one = b"GET /api/%s HTTP/1.1\r\nHost: admin.zignet\r\n\r\n"
+    with served.connect() as end:
+        end.sendall(
+            one % b"whoami"
+            + one % b"exits"
+            + one.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") % b"dns"
+        )
+        heard = b""
+        while more := end.recv(65536):
+            heard += more
+    assert heard.count(b"HTTP/1.1 200") == 3
+    assert heard.index(b'"base58"') < heard.index(b'"exits"') < heard.index(b'"mechanism"')
+
+
+def test_a_slow_ping_holds_up_nobody(served: Served, node: Any) -> None:
+    node.pings = [None] * 40 + node.pings  # 2 s
+    with served.connect() as end:
+        end.sendall(b"POST /api/peers/a/ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert served.ask("/api/status").status == 200
+        end.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            end.recv(1)
+        end.settimeout(20)
+        assert b" 200 " in end.recv(65536)
+
+
+def test_a_socket_that_is_no_unix_and_no_tcp_socket_of_ours(served: Served) -> None:
+    """Nothing else listens than what was handed over."""
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.2", served.port), 5)

@@ -1,0 +1,135 @@
+"""The documents of the API that the control socket does not have. Times in seconds, sizes in bytes."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from zignet.control.messages import ExitStatus, Flow, Peer, Rule
+
+__all__ = [
+    "Contact",
+    "ContactList",
+    "Error",
+    "ExitList",
+    "FlowPage",
+    "Flushed",
+    "Health",
+    "PeerPage",
+    "PolicyCheck",
+    "PolicyStatus",
+    "Reloaded",
+    "RulePage",
+    "SourceStatus",
+    "Whoami",
+]
+
+
+class Error(TypedDict):
+    """Every answer whose status is 400 or more."""
+
+    error: str  # a sentence for people
+
+
+class Whoami(TypedDict):
+    """This node."""
+
+    key: str | None  # 56 characters; None: a node without peers uses no key
+    base58: str | None  # the same key as Solana writes it
+    hex: str | None
+    host: str | None  # its name for others: KEY.zignet
+    address: str  # on this host
+    address6: str | None
+    version: str
+
+
+class Health(TypedDict):
+    """The packet process answers."""
+
+    state: str
+
+
+class PeerPage(TypedDict):
+    """Some of the peers."""
+
+    peers: list[Peer]
+    next: int | None  # the `offset` of the next page; None: there are no more
+
+
+class FlowPage(TypedDict):
+    """Some of the flows, newest first."""
+
+    flows: list[Flow]
+    next: int | None  # the `before` of the next page
+
+
+class RulePage(TypedDict):
+    """Some of the rules, in their order."""
+
+    rules: list[Rule]
+    next: int | None  # the `offset` of the next page
+
+
+class ExitList(TypedDict):
+    """All exits."""
+
+    exits: list[ExitStatus]
+
+
+class Contact(TypedDict):
+    """Somebody we know."""
+
+    name: str
+    key: str
+    note: str
+    tags: list[str]
+    address: str | None  # on this host
+    address6: str
+    online: bool
+    last_seen: float | None  # seconds since 1970
+
+
+class ContactList(TypedDict):
+    """Everybody we know, or a page of them."""
+
+    contacts: list[Contact]
+    next: int | None  # the `offset` of the next page
+
+
+class PolicyCheck(TypedDict):
+    """Whether a key may come in, and why."""
+
+    key: str
+    allowed: bool
+    reason: str
+    valid_s: float | None  # for how long that holds; None: until something changes
+    provisional: bool  # a source has not answered yet
+
+
+class SourceStatus(TypedDict):
+    """One of `inbound.policies`."""
+
+    label: str
+    action: str  # what a match does: allow | deny
+    state: str
+    error: str | None  # why it could not answer, the last time
+    looked: int  # keys, since the start
+
+
+class PolicyStatus(TypedDict):
+    """The inbound policy."""
+
+    default_action: str  # allow | deny
+    sources: list[SourceStatus]
+    decisions: list[PolicyCheck]  # the latest
+
+
+class Flushed(TypedDict):
+    """The name server's cache is empty."""
+
+    flushed: int  # answers that were in it
+
+
+class Reloaded(TypedDict):
+    """The configuration was read again."""
+
+    reloaded: bool

@@ -1,0 +1,93 @@
+"""Answers of the packet process, kept for a moment: however often one asks here, it is asked rarely there.
+
+An answer is kept for half a second, or for 20 times as long as it took, so that questions of one kind never take more
+than a twentieth of the packet process's time. Whoever asks for the same meanwhile waits for the same answer. Questions
+that are all different share an allowance.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Protocol
+
+__all__ = ["Allowance", "Asked", "Fresh"]
+
+KEEP_S = 0.5
+SHARE = 20  # of the time that an answer took
+PER_S, BURST = 400.0, 100.0  # questions
+
+
+class Asked(Protocol):
+    """The packet process (`zignet.admin.node.NodeClient`)."""
+
+    async def ask(self, request: dict[str, Any], timeout_s: float = ...) -> list[dict[str, Any]]:
+        """One question, and the lines of its answer. Raises `ControlError`."""
+        ...
+
+
+class Allowance:
+    """So many a second, and some at once. Pure."""
+
+    def __init__(self, per_s: float, burst: float) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._spent_until = 0.0  # when all that was promised will have been earned
+
+    def wait_s(self, now: float) -> float:
+        """Take one; for how long it has to wait."""
+        self._spent_until = max(self._spent_until, now) + 1 / self._per_s
+        return max(0.0, self._spent_until - now - self._burst / self._per_s)
+
+
+class Fresh:
+    """A `Asked` that remembers for a moment."""
+
+    def __init__(
+        self, node: Asked, room: int, allowance: Allowance, clock: Callable[[], float] | None = None
+    ) -> None:
+        """`room`: how many answers are kept; the eldest goes first."""
+        self._node = node
+        self._room = room
+        self._allowance = allowance
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self._kept: OrderedDict[str, tuple[float, list[dict[str, Any]]]] = OrderedDict()  # until when
+        self._asking: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
+
+    async def ask(self, request: dict[str, Any]) -> list[dict[str, Any]]:
+        """The lines of an answer, not older than the module says. Not to be changed. Raises `ControlError`."""
+        key = json.dumps(request, sort_keys=True)
+        kept = self._kept.get(key)
+        if kept is not None and self._clock() < kept[0]:
+            return kept[1]
+        task = self._asking.get(key)
+        if task is None:
+            task = self._asking[key] = asyncio.create_task(self._renew(key, request))
+            task.add_done_callback(lambda task: self._asked(key, task))
+        return await asyncio.shield(task)  # others wait for it too
+
+    async def one(self, request: dict[str, Any], key: str) -> Any:
+        """A question whose answer is one value."""
+        for part in await self.ask(request):
+            if key in part:
+                return part[key]
+        raise LookupError(f"the packet process answers {request} without {key}")
+
+    async def _renew(self, key: str, request: dict[str, Any]) -> list[dict[str, Any]]:
+        if wait_s := self._allowance.wait_s(self._clock()):
+            await asyncio.sleep(wait_s)
+        begun = self._clock()
+        lines = await self._node.ask(request)
+        now = self._clock()
+        self._kept[key] = now + max(KEEP_S, SHARE * (now - begun)), lines
+        self._kept.move_to_end(key)
+        if len(self._kept) > self._room:
+            self._kept.popitem(last=False)
+        return lines
+
+    def _asked(self, key: str, task: asyncio.Task[list[dict[str, Any]]]) -> None:
+        self._asking.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # told to whoever waits; perhaps nobody does any more
