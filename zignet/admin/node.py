@@ -11,7 +11,7 @@ import json
 import socket
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from zignet.control.client import Broken, Declined
 from zignet.control.session import LINE_LIMIT
@@ -137,8 +137,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`."""
