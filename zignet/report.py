@@ -13,6 +13,7 @@ from nat.flow import Flow as EngineFlow
 from nat.flow import State
 from nat.sockets import text_of
 from zignet.control import (
+    Admission,
     ConfigStatus,
     ExitStatus,
     Explanation,
@@ -217,6 +218,17 @@ class Report:
         if found is None:
             raise RequestError(f"nobody here has the address {of}")
         return found
+
+    def admission(self, key: str) -> Admission:
+        """What the configuration's lists say of a key."""
+        hub = self._hub()
+        from zignet.identity import BadKey
+        from zignet.peers import report
+
+        try:
+            return report.admission(hub, key)
+        except BadKey as error:
+            raise RequestError(str(error)) from error
 
     def ping(self, peer: str) -> Iterable[Ping | None]:
         """One sealed ping."""

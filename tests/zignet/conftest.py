@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from zignet.control import (
+    Admission,
     Answers,
     ControlSession,
     DnsStatus,
@@ -283,6 +284,11 @@ class SampleNode:
         if connected:
             peers = [peer for peer in peers if peer["state"] == "connected"]
         return iter(peers[offset:][:limit])
+
+    def admission(self, key: str) -> Admission:
+        if any(key == peer["key"] for peer in self.open_peers):
+            return Admission(allowed=True, reason="The configuration names this key as a peer (peers).")
+        return Admission(allowed=None, reason="")
 
     def ping(self, peer: str) -> Iterable[Ping | None]:
         self.pinged.append(peer)

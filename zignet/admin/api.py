@@ -27,6 +27,7 @@ from zignet.admin.endpoint import Address, Choice, Flag, Key, Number, Parameter,
 from zignet.admin.events import Events
 from zignet.admin.fresh import BURST, PER_S, Allowance, Asked, Fresh
 from zignet.admin.metrics import MEDIA_TYPE, exposition
+from zignet.admin.policy import Judge, Policy
 from zignet.admin.refused import Refused
 from zignet.control.messages import (
     DnsStatus,
@@ -39,8 +40,9 @@ from zignet.control.messages import (
     Status,
 )
 from zignet.identity import PublicKey
+from zignet.policy.judge import Verdict
 
-__all__ = ["Api", "Contacts", "Policy"]
+__all__ = ["Api", "Contacts"]
 
 MOST = 1_000  # of a page
 PAGES, SINGLES = 16, 1_024  # answers kept for a moment
@@ -52,18 +54,6 @@ LIMIT = Parameter("limit", Number(1, MOST), f"how many at most, up to {MOST:,}")
 PUBKEY = Parameter("pubkey", Key(), "a public key: name, base58 or hexadecimal", required=True)
 PROTO = Parameter("proto", Choice(("tcp", "udp", "icmp")), "the protocol")
 PORT = Parameter("port", Number(1, 65535), "the port")
-
-
-class Policy(Protocol):
-    """Who may come in (`zignet.policy`)."""
-
-    async def check(self, key: PublicKey, proto: str | None, port: int | None) -> PolicyCheck:
-        """Whether this key may come in, and may reach that service."""
-        ...
-
-    def status(self) -> PolicyStatus:
-        """The sources, and what was decided last."""
-        ...
 
 
 class Contacts(Protocol):
@@ -80,7 +70,7 @@ class Api:
     def __init__(
         self,
         node: Asked,
-        policy: Policy | None = None,
+        judge: Callable[[], Judge | None] = lambda: None,
         contacts: Contacts | None = None,
         named: Callable[[str], None] = lambda name: None,
     ) -> None:
@@ -89,7 +79,7 @@ class Api:
         self._node = node
         self._pages = Fresh(node, PAGES, allowance)
         self._singles = Fresh(node, SINGLES, allowance)
-        self._policy = policy
+        self._policy = Policy(self._singles.one, judge)
         self._contacts = contacts
         self._named = named
         self._whoami: bytes | None = None
@@ -262,16 +252,20 @@ class Api:
     @endpoint("GET", "/api/policy", PolicyStatus)
     async def policy(self) -> PolicyStatus:
         """The sources of the inbound policy, and the latest decisions."""
-        return self._policy_or_none().status()
+        return self._policy.status()
 
-    @endpoint("GET", "/api/policy/check", PolicyCheck, PUBKEY, PROTO, PORT)
+    @endpoint("GET", "/api/policy/check", PolicyCheck, PUBKEY, PROTO, PORT, declined=404)
     async def policy_check(
         self, pubkey: PublicKey, proto: str | None = None, port: int | None = None
     ) -> PolicyCheck:
-        """Whether a key may come in, and why."""
+        """Whether a key may come in, and why; whoever may reaches all services."""
         if port is not None and proto not in ("tcp", "udp"):
             raise Refused(400, "a port needs proto=tcp or proto=udp")
-        return await self._policy_or_none().check(pubkey, proto, port)
+        return await self._policy.check(pubkey)
+
+    def decided(self, key: PublicKey, verdict: Verdict) -> None:
+        """The judge has decided about somebody who knocked: it is kept, and told to whoever listens."""
+        self.events.tell("decision", self._policy.decided(key, verdict))
 
     # --- for monitors
 
@@ -304,13 +298,6 @@ class Api:
             if key in part:
                 return part[key]
         raise LookupError(f"the packet process answers {request['do']} without {key}")
-
-    def _policy_or_none(self) -> Policy:
-        if self._policy is None:
-            raise Refused(
-                404, "this node admits nobody: its configuration has neither `listen`, `peers` nor `inbound`"
-            )
-        return self._policy
 
 
 def _next(offset: int, limit: int, found: int) -> int | None:

@@ -20,11 +20,12 @@ from sanic.http.constants import HTTP
 from sanic.server import AsyncioServer
 
 import zignet
-from zignet.admin.api import Api, Contacts, Policy
+from zignet.admin.api import Api, Contacts
 from zignet.admin.endpoint import JSON, Endpoint, endpoints_of
 from zignet.admin.fresh import Asked
 from zignet.admin.guard import Guard
 from zignet.admin.openapi import document
+from zignet.admin.policy import Judge
 from zignet.admin.protocol import AdminProtocol
 from zignet.admin.refused import Refused
 from zignet.control import ControlError, Declined
@@ -63,11 +64,15 @@ _numbers = count(1)
 
 
 def create_app(
-    node: Asked, policy: Policy | None = None, contacts: Contacts | None = None, token: str = ""
+    node: Asked,
+    judge: Callable[[], Judge | None] = lambda: None,
+    contacts: Contacts | None = None,
+    token: str = "",
 ) -> Sanic[Any, Any]:
-    """The application. `node`: the packet process; `token`: what changes by TCP need, with "" there are none."""
+    """The application. `node`: the packet process; `judge` gives the one that decides now, None without policies;
+    `token`: what changes by TCP need, with "" there are none. `app.ctx.api.decided` hears of decisions."""
     guard = Guard(token)
-    api = Api(node, policy, contacts, guard.also_called)
+    api = Api(node, judge, contacts, guard.also_called)
     app: Sanic[Any, Any] = Sanic(
         f"zignet-admin-{next(_numbers)}",  # Sanic wants names of their own
         config=Config(QUIET | LIMITS, env_prefix=None),

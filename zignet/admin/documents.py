@@ -17,6 +17,7 @@ __all__ = [
     "PeerPage",
     "PolicyCheck",
     "PolicyStatus",
+    "PolicyStep",
     "Reloaded",
     "RulePage",
     "SourceStatus",
@@ -95,32 +96,44 @@ class ContactList(TypedDict):
     next: int | None  # the `offset` of the next page
 
 
+class PolicyStep(TypedDict):
+    """A policy that was asked about a key."""
+
+    policy: int  # from 1, as they stand in the configuration
+    source: str
+    said: str  # match | no match | failed | pending
+    reason: str
+
+
 class PolicyCheck(TypedDict):
     """Whether a key may come in, and why."""
 
     key: str
     allowed: bool
-    reason: str
+    reason: str  # a sentence
     valid_s: float | None  # for how long that holds; None: until something changes
     provisional: bool  # a source has not answered yet
+    steps: list[PolicyStep]  # none where the lists of the configuration decide
 
 
 class SourceStatus(TypedDict):
-    """One of `inbound.policies`."""
+    """The source of one of `inbound.policies`, since the start."""
 
-    label: str
-    action: str  # what a match does: allow | deny
-    state: str
-    error: str | None  # why it could not answer, the last time
-    looked: int  # keys, since the start
+    source: str
+    asked: int
+    matched: int
+    failed: int
+    pending: int
+    last_error: str | None
+    last_error_age_s: float | None
+    notes: list[str]  # e.g. lines of a file that are no keys
 
 
 class PolicyStatus(TypedDict):
-    """The inbound policy."""
+    """The inbound policies."""
 
-    default_action: str  # allow | deny
     sources: list[SourceStatus]
-    decisions: list[PolicyCheck]  # the latest
+    decisions: list[PolicyCheck]  # the latest of those about whoever knocked, newest first
 
 
 class Flushed(TypedDict):

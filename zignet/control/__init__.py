@@ -14,6 +14,7 @@ client     the command line's side, blocking
 from zignet.control.client import Broken, Client, ControlError, Declined, NotPermitted, NotRunning
 from zignet.control.handler import Answers, DnsReport, RequestError, handler_for
 from zignet.control.messages import (
+    Admission,
     ConfigStatus,
     DnsStatus,
     DnsWhy,
@@ -37,6 +38,7 @@ from zignet.control.place import AlreadyRunning, Place
 from zignet.control.session import ControlSession
 
 __all__ = [
+    "Admission",
     "AlreadyRunning",
     "Answers",
     "Broken",

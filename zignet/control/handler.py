@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from zignet.control.messages import (
+    Admission,
     DnsStatus,
     DnsWhy,
     Explanation,
@@ -74,6 +75,10 @@ class Answers(Protocol):
         """Whose key, or whose address on this host, that is."""
         ...
 
+    def admission(self, key: str) -> Admission:
+        """What the configuration's lists say of a key."""
+        ...
+
     def ping(self, peer: str) -> Iterable[Ping | None]:
         """One sealed ping. Iterated over now and then; None means "not yet"."""
         ...
@@ -131,6 +136,8 @@ def handler_for(node: Answers, dns: Callable[[], DnsReport | None] = lambda: Non
                     yield {"peers": listed}
             case "identity":
                 yield {"identity": node.identity(_who(request, "of"))}
+            case "admission":
+                yield {"admission": node.admission(_who(request, "key"))}
             case "rules":
                 rules = iter(node.rules(_number(request, "offset") or 0, _number(request, "limit")))
                 while read := list(islice(rules, RULES_PER_LINE)):
@@ -151,7 +158,7 @@ def handler_for(node: Answers, dns: Callable[[], DnsReport | None] = lambda: Non
             case unknown:
                 raise RequestError(
                     f"unknown request {str(unknown)[:40]!r}: it is one of status, pulse, flows, explain, "
-                    "peers, identity, rules, ping, dns, dns-why, dns-flush, reload"
+                    "peers, identity, admission, rules, ping, dns, dns-why, dns-flush, reload"
                 )
 
     return handle

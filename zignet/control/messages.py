@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal, NotRequired, TypedDict
 
 __all__ = [
+    "Admission",
     "ConfigStatus",
     "DnsStatus",
     "DnsWhy",
@@ -105,6 +106,13 @@ class PeerCounts(TypedDict):
     handshakes: int  # since the start
     under_load: bool
     dropped: dict[str, int]  # by reason
+
+
+class Admission(TypedDict):
+    """`{"do": "admission", "key": str}` → `{"admission": Admission}`: what the configuration's lists say of a key."""
+
+    allowed: bool | None  # None: `inbound.policies` decide
+    reason: str  # a sentence; "" where they do
 
 
 class Identity(TypedDict):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
-from zignet.control.messages import Identity, IdentityStatus, PeerCounts, Ping
+from zignet.control.messages import Admission, Identity, IdentityStatus, PeerCounts, Ping
 from zignet.control.messages import Peer as Row
 from zignet.identity import PublicKey, address6
 from zignet.noise import Suite
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from zignet.peers.hub import Hub
     from zignet.peers.peer import Link, Peer
 
-__all__ = ["counts", "identity", "ping", "rows", "whose"]
+__all__ = ["admission", "counts", "identity", "ping", "rows", "whose"]
 
 CIPHERS = {Suite.CHACHA: "ChaCha20-Poly1305", Suite.AES: "AES-256-GCM"}
 PING_S = 5.0  # patience with one that is connected
@@ -186,6 +186,16 @@ def absent(hub: Hub, x: bytes, key: str, address: int, last_seen: int, endpoint:
     base = idle(key, ip_address(address), address6(hub.local.range6, x))
     base["path"], base["last_seen"] = endpoint or "", last_seen or None
     return base
+
+
+def admission(hub: Hub, text: str) -> Admission:
+    """What the configuration says of a key (in any form), where it needs to ask nobody. Raises `BadKey`."""
+    key = PublicKey.from_text(text)
+    judged = hub.asking.judged
+    decision = hub.admission.admit(key, hub.loop.now) if judged is None else judged.lists.listed(key)
+    if decision is None:
+        return Admission(allowed=None, reason="")
+    return Admission(allowed=decision.allowed, reason=decision.reason)
 
 
 def ping(hub: Hub, peer: Peer) -> Iterable[Ping | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import logging
+import math
 import socket
 import threading
 import time
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 
 from tests.zignet.admin.conftest import FRIEND, GUEST, OWN, STRANGER, TOKEN, Served, api
-from zignet.admin.documents import Contact, PolicyCheck, PolicyStatus
+from zignet.admin.documents import Contact
 from zignet.identity import PublicKey
+from zignet.policy.judge import Busy, SourceStatus, Step, Verdict
+from zignet.policy.rules import Said
 
 BOTH = pytest.mark.parametrize("tcp", [False, True], ids=["unix", "tcp"])
 
@@ -200,30 +203,61 @@ def test_a_body_that_nobody_wants_is_read_and_left(served: Served) -> None:
 
 
 class Sample:
-    """A policy."""
+    """A judge."""
 
-    def __init__(self) -> None:
-        self.asked: list[Any] = []
+    busy = False
 
-    async def check(self, key: PublicKey, proto: str | None, port: int | None) -> PolicyCheck:
-        self.asked.append((key, proto, port))
-        return PolicyCheck(
-            key=key.name, allowed=True, reason="line 3 of a file", valid_s=None, provisional=False
-        )
+    async def decide(self, key: PublicKey) -> Verdict:
+        if self.busy:
+            raise Busy("too many keys are being decided on")
+        step = Step(1, "file a.txt", Said.MATCH, "line 3")
+        return Verdict(True, "Policy 1 (file a.txt) admits this key: line 3.", math.inf, False, (step,))
 
-    def status(self) -> PolicyStatus:
-        return PolicyStatus(default_action="deny", sources=[], decisions=[])
+    def status(self) -> list[SourceStatus]:
+        return [
+            SourceStatus("file a.txt", asked=4, last_error="gone", last_error_age_s=1.5, notes=("line 7",))
+        ]
 
 
 def test_policy(tmp_path: Path, node: Any) -> None:
-    policy = Sample()
-    with api(tmp_path, node, policy=policy) as served:
+    judge = Sample()
+    with api(tmp_path, node, judge=lambda: judge) as served:
         found = served.ask(f"/api/policy/check?pubkey={STRANGER.base58}&proto=tcp&port=22").json
-        assert (found["key"], found["allowed"], found["reason"]) == (STRANGER.name, True, "line 3 of a file")
-        assert served.ask("/api/policy").json["default_action"] == "deny"
+        assert found == {
+            "key": STRANGER.name,
+            "allowed": True,
+            "reason": "Policy 1 (file a.txt) admits this key: line 3.",
+            "valid_s": None,
+            "provisional": False,
+            "steps": [{"policy": 1, "source": "file a.txt", "said": "match", "reason": "line 3"}],
+        }
+        found = served.ask(f"/api/policy/check?pubkey={FRIEND.name}").json
+        assert (found["allowed"], found["steps"]) == (True, [])
+        assert "peers" in found["reason"]
         assert served.ask("/api/policy/check").status == 400
         assert served.ask(f"/api/policy/check?pubkey={STRANGER.hex}&port=22").status == 400
-    assert policy.asked == [(STRANGER, "tcp", 22)]
+        judge.busy = True
+        answer = served.ask(f"/api/policy/check?pubkey={STRANGER.name}")
+        assert (answer.status, answer.error) == (503, "no decision now: too many keys are being decided on")
+        (source,) = served.ask("/api/policy").json["sources"]
+        assert (source["source"], source["asked"], source["last_error"]) == ("file a.txt", 4, "gone")
+        decided = served.app.ctx.api.decided
+        served.app.ctx.test_loop.call_soon_threadsafe(decided, GUEST, Verdict(False, "No.", 12.3456, False))
+        deadline = time.monotonic() + 20
+        while not (decisions := served.ask("/api/policy").json["decisions"]):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert (decisions[0]["key"], decisions[0]["reason"], decisions[0]["valid_s"]) == (
+            GUEST.name,
+            "No.",
+            12.346,
+        )
+
+
+def test_no_policies(served: Served, node: Any) -> None:
+    assert served.ask("/api/policy").json == {"sources": [], "decisions": []}
+    assert served.ask(f"/api/policy/check?pubkey={FRIEND.name}").json["allowed"] is True
+    assert served.ask(f"/api/policy/check?pubkey={STRANGER.name}").status == 503  # no judge yet
 
 
 def test_health_and_metrics(served: Served) -> None:

@@ -15,6 +15,7 @@ from zignet.admin import events
 from zignet.admin.events import Events, Sight, changes
 from zignet.admin.refused import Refused
 from zignet.control import Broken
+from zignet.policy.judge import Verdict
 
 PULSE: Any = SampleNode().pulse()
 
@@ -168,8 +169,10 @@ def test_over_the_socket(served: Served, node: Any) -> None:
         ("connected", GUEST.name),
         ("left", FRIEND.name),
     }
-    served.app.ctx.test_loop.call_soon_threadsafe(served.app.ctx.api.events.tell, "decision", {"key": "x"})
-    listener.until(b'data: {"key":"x"}')
+    verdict = Verdict(True, "Policy 1 admits this key.", 300.0)
+    served.app.ctx.test_loop.call_soon_threadsafe(served.app.ctx.api.decided, GUEST, verdict)
+    listener.until(b"event: decision\n")
+    listener.until(b"Policy 1 admits this key.")
     listener.end.close()
     deadline = time.monotonic() + 20
     while served.app.ctx.api.events.listeners:

@@ -60,6 +60,13 @@ def test_identity(node: Any, make_peer: Any) -> None:
         ask(node, {"do": "identity", "of": "100.64.9.9"})
 
 
+def test_admission(node: Any, make_peer: Any) -> None:
+    (answer,) = ask(node, {"do": "admission", "key": make_peer(2)["key"]})
+    assert answer["admission"]["allowed"] is True
+    (answer,) = ask(node, {"do": "admission", "key": make_peer(7)["key"]})
+    assert answer["admission"]["allowed"] is None
+
+
 def test_explain(node: Any) -> None:
     request = {"do": "explain", "name": "a.example", "address": "2001:DB8::1", "port": 443, "protocol": "udp"}
     (answer,) = ask(node, request)
@@ -168,6 +175,7 @@ def test_reload(node: Any) -> None:
         {"do": "rules", "limit": 1 << 60},
         {"do": "identity"},
         {"do": "identity", "of": ""},
+        {"do": "admission"},
         {"do": "ping"},
         {"do": "ping", "peer": None},
         {"do": "ping", "peer": 7},
@@ -193,6 +201,6 @@ def test_malformed(node: Any, request_: dict[str, Any]) -> None:
 def test_the_unknown_is_told_what_there_is(node: Any) -> None:
     with pytest.raises(
         RequestError,
-        match="one of status, pulse, flows, explain, peers, identity, rules, ping, dns, dns-why, dns-flush, reload",
+        match="one of status, pulse, flows, explain, peers, identity, admission, rules, ping, dns, dns-why, dns-flush",
     ):
         ask(node, {"do": "peer"})

@@ -9,6 +9,7 @@ import pytest
 
 from tests.zignet.peers.hubs import Node, World, met
 from zignet.control import ControlSession, RequestError, handler_for
+from zignet.peers.admission import ConfiguredAdmission
 from zignet.report import Report
 
 
@@ -86,6 +87,21 @@ def test_whose_they_are_that_nobody_has_seen(world: World, pair: tuple[Node, Nod
     for wrong in ("somebody", stranger.key.name[:-1] + "a"):
         with pytest.raises(RequestError, match=r"key|mistyped"):
             ask(world, a, do="identity", of=wrong)
+
+
+def test_what_the_lists_say(world: World, pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    stranger = world.node("stranger").key
+    (answer,) = ask(world, a, do="admission", key=b.key.base58)
+    assert answer["admission"]["allowed"] is True
+    assert "names this key as a peer" in answer["admission"]["reason"]
+    (answer,) = ask(world, a, do="admission", key=stranger.name)
+    assert answer["admission"]["allowed"] is False
+    a.hub.admission = a.hub.asking.configured(ConfiguredAdmission("deny", deny=[b.key]), 300.0)
+    (answer,) = ask(world, a, do="admission", key=b.key.name)
+    assert answer["admission"]["allowed"] is False
+    (answer,) = ask(world, a, do="admission", key=stranger.name)
+    assert answer["admission"] == {"allowed": None, "reason": ""}
 
 
 def test_ping(world: World, pair: tuple[Node, Node]) -> None:
