@@ -304,4 +304,4 @@ def _control(frame: Facts) -> str:
         return f"{name}, path {frame['path']}, datagram of {frame['size']} seen from {seen}:{frame['port']}"
     if name == "refused":
         return f"{name}, {because}, protocol {frame['refused_protocol']}, packet {frame['quote']}"
-    return f"{name}, {because}" if name == "farewell" else name
+    return f"{name}, {because}" if name in ("farewell", "offers") else name

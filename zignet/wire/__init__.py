@@ -46,6 +46,7 @@ from zignet.wire.frame import (
     FarewellReason,
     Flag,
     Keepalive,
+    Offers,
     Ping,
     Pong,
     Protocol,
@@ -56,6 +57,7 @@ from zignet.wire.frame import (
 )
 from zignet.wire.headers import rebuild, strip
 from zignet.wire.mss import clamp_mss
+from zignet.wire.offers import MOST_OFFERS, Offer, offers_frame, parse_offers
 
 __all__ = [
     "COUNTER_END",
@@ -63,6 +65,7 @@ __all__ = [
     "DATA_LEAST",
     "FRAGMENT_HEADER",
     "FRAME_HEADER",
+    "MOST_OFFERS",
     "NUMBERS",
     "TAG",
     "Answer",
@@ -78,6 +81,8 @@ __all__ = [
     "Flag",
     "Fragments",
     "Keepalive",
+    "Offer",
+    "Offers",
     "Ping",
     "Pong",
     "Protocol",
@@ -90,10 +95,12 @@ __all__ = [
     "good_name",
     "is_known",
     "kind_of",
+    "offers_frame",
     "outside",
     "parse_control",
     "parse_data",
     "parse_exit",
+    "parse_offers",
     "rebuild",
     "seal",
     "split",

@@ -40,6 +40,7 @@ from zignet.wire.frame import (
     Challenge,
     Farewell,
     Flag,
+    Offers,
     Protocol,
     Refused,
     is_known,
@@ -47,6 +48,7 @@ from zignet.wire.frame import (
 )
 from zignet.wire.icmp import is_error
 from zignet.wire.keylog import KeyLog
+from zignet.wire.offers import parse_offers
 
 __all__ = ["Describer", "Facts"]
 
@@ -232,6 +234,15 @@ def _control(frame: bytes) -> Facts:
         facts["address"] = str(address.ipv4_mapped or address)
     elif isinstance(control, Challenge):
         facts["datagram"] = DATA_HEADER + len(frame) + TAG
+    elif isinstance(control, Offers):
+        try:
+            offers = [
+                f"{offer.name} {Protocol(offer.protocol).name.lower()}/{offer.port}"
+                for offer in parse_offers(control.body)
+            ]
+        except BadFrame as error:
+            offers = [f"malformed: {error}"]
+        facts["because"] = ", ".join(offers) or "nothing"
     elif isinstance(control, Refused | Farewell) and isinstance(control.reason, IntEnum):
         facts["because"] = control.reason.name.lower().replace("_", " ")
     return facts

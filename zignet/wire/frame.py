@@ -26,6 +26,7 @@ __all__ = [
     "FarewellReason",
     "Flag",
     "Keepalive",
+    "Offers",
     "Ping",
     "Pong",
     "Protocol",
@@ -98,6 +99,7 @@ class Control(IntEnum):
     ANSWER = 4
     REFUSAL = 5
     FAREWELL = 6
+    OFFERS = 7
 
 
 class Refusal(IntEnum):
@@ -263,7 +265,18 @@ class Farewell:
         return _head(Control.FAREWELL) + bytes((self.reason,))
 
 
-ControlFrame = Keepalive | Ping | Pong | Challenge | Answer | Refused | Farewell
+@dataclass(frozen=True, slots=True)
+class Offers:
+    """What the sender offers to the receiver: see `zignet.wire.offers`."""
+
+    body: bytes
+
+    def encode(self) -> bytes:
+        """The frame."""
+        return _head(Control.OFFERS) + self.body
+
+
+ControlFrame = Keepalive | Ping | Pong | Challenge | Answer | Refused | Farewell | Offers
 
 
 def _keepalive(_body: bytes, _padding: int) -> Keepalive:
@@ -324,6 +337,8 @@ def parse_control(frame: bytes | bytearray | memoryview) -> ControlFrame:
         raise BadFrame("not a control frame")
     if frame[FRAME_TRAFFIC] or frame[FRAME_HOPS]:
         raise BadFrame("a reserved byte is set")
+    if frame[FRAME_FLAGS] == Control.OFFERS:
+        return Offers(bytes(frame[FRAME_HEADER:]))
     shape = _SHAPES.get(frame[FRAME_FLAGS])
     if shape is None:
         raise BadFrame("a control frame of an unknown type")

@@ -164,11 +164,16 @@ def control() -> list[dict[str, Any]]:
             "frame": b"\0\5\0\0" + bytes((8, 4, 17, 0)) + t8 + b"\0\0\0\7" + struct.pack("!H", 1400),
         },
         {"type": "Farewell", "fields": {"reason": 2}, "frame": b"\0\6\0\0\2"},
+        {
+            "type": "Offers",
+            "fields": {"body": b"\6\0\x50\3web\x11\0\x35\3dns"},
+            "frame": b"\0\7\0\0" + b"\6\0\x50\3web\x11\0\x35\3dns",
+        },
     ]
 
 
 NOT_CONTROL = {
-    "an unknown type": "00070000",
+    "an unknown type": "00080000",
     "a reserved byte": "00010001 0102030405060708",
     "cut": "00010000 01020304050607",
     "padding that is not zero": "00010000 0102030405060708 01",

@@ -15,6 +15,7 @@ from zignet.wire import (
     FarewellReason,
     Flag,
     Keepalive,
+    Offers,
     Ping,
     Pong,
     Protocol,
@@ -89,6 +90,7 @@ def test_cut_at_each_byte(frame):
             "00050000 08 04 11 00 0001020304050607 00000007 0578",
         ),
         (Farewell(FarewellReason.OTHER_DEVICE), "00060000 02"),
+        (Offers(b"\6\0\x50\3web"), "00070000 06 0050 03 776562"),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
 )
@@ -99,7 +101,7 @@ def test_offsets(frame, encoded):
 @pytest.mark.parametrize(
     "frame",
     [
-        "00070000",  # no such type
+        "00080000",  # no such type
         "00ff0000",
         "00000100",  # reserved bytes
         "00000001",
@@ -171,7 +173,7 @@ def test_every_protocol_and_flag():
 
 def test_the_numbers_of_the_protocol():
     assert list(Protocol) == [0, 1, 4, 6, 17, 44, 255]
-    assert list(Control) == list(range(7))
+    assert list(Control) == list(range(8))
     assert [Flag.V6, Flag.PARTIAL, Flag.EXIT, Flag.BACK, Flag.NAMED] == [1, 2, 4, 8, 16]
     assert list(Refusal) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert list(FarewellReason) == [1, 2, 3]
