@@ -46,13 +46,13 @@ from zignet.config import Config, ConfigError, DnsConfig, LimitsConfig, load_con
 from zignet.control import DnsReport, Place, handler_for
 from zignet.control.service import ControlService
 from zignet.exits import AnyExit, ExitSetupError, build_exits, peers_in_rules
-from zignet.key_files import KeyFiles
 from zignet.report import Report
 from zignet.routing import RuleError, Rules, build_rules
 
 if TYPE_CHECKING:
     from zignet.dns.names import Names
     from zignet.identity import SecretKey
+    from zignet.offering import Offering
     from zignet.peers import Hub
     from zignet.transport import Udp
 
@@ -96,7 +96,7 @@ class Node:
         self.hub: Hub | None = None  # None: no peers are configured
         self.names: Names | None = None  # None: no `dns` section
         self.plan = plan_of(config, self.address6)
-        self.key_files = KeyFiles(self.loop, self._members_changed)
+        self.offering: Offering | None = None  # None: no peers
 
     def run(self) -> None:
         """From nothing to a stopped node, and everything back as it was. Raises what went wrong, as a Fault."""
@@ -240,20 +240,6 @@ class Node:
 
         return NamesReport(self.names)
 
-    def offer(self, hub: Hub, config: Config) -> None:
-        """What peers may reach here, and by us; also at a reload."""
-        from zignet.config.members import key_files
-
-        lists = [config.exit.allow, *(service.allow for service in config.inbound.services or ())]
-        self.key_files.use(path for allow in lists for path in key_files(allow))
-        offer_services(self, hub, config)
-        offer_exit(self, hub, config)
-
-    def _members_changed(self) -> None:
-        """A file of keys that a list of members names has another content."""
-        if self.hub is not None:
-            self.offer(self.hub, self.config)
-
     def _gone(self, why: str) -> None:
         """The interface was deleted underneath."""
         self.failure = (
@@ -309,10 +295,10 @@ class Node:
             inbound=config.inbound,
             dns=config.dns,
             exit=config.exit,
+            publish=config.publish,
         )
-        if self.hub is not None:
-            self.hub.configure(config.peers, config.inbound)
-            self.offer(self.hub, config)
+        if self.offering is not None:
+            self.offering.configure(config)
         elif config.listening:
             log.warning("peers are configured now: this needs a restart")
         if self.names is not None:
@@ -407,6 +393,7 @@ def open_underlay(config: Config) -> Udp | None:
 def build_hub(node: Node, secret: SecretKey, underlay: Udp) -> Hub:
     """What talks to peers, wired to the engine's gateway."""
     from zignet.noise import Stamps
+    from zignet.offering import Offering
     from zignet.peers import Hub, Local, StampFile, Store, device
 
     config, tun = node.config, node.config.tun
@@ -428,8 +415,8 @@ def build_hub(node: Node, secret: SecretKey, underlay: Udp) -> Hub:
         ),
         partial(Store, state, tun.range, tun.aliases, note=log.warning),
     )
-    hub.configure(config.peers, config.inbound)
-    node.offer(hub, config)
+    node.offering = Offering(node.loop, hub, state, partial(peers_changed, node, hub))
+    node.offering.configure(config)
     node.engine.gateway.lead_to_peers(hub.sender, tun.range, tun.aliases, lower_half(tun.range6))
     return hub
 
@@ -482,25 +469,11 @@ def lead_flows(node: Node, names: Names) -> None:
         node.hub.lead_names(names.fakes, chooser)
 
 
-def offer_services(node: Node, hub: Hub, config: Config) -> None:
-    """What peers may reach on this host."""
-    from zignet.config.members import members_of
-    from zignet.peers.services import PROTOCOLS, Rule, ServiceRules
-
-    services = config.inbound.services
-    if services is None:
-        hub.serve(None)
-        return
-    rules = [
-        Rule(
-            PROTOCOLS[service.proto],
-            service.ports,
-            members_of(service.allow, config.peers, node.key_files.tables),
-        )
-        for service in services
-        if service.proto
-    ]
-    hub.serve(ServiceRules(rules))
+def peers_changed(node: Node, hub: Hub, config: Config) -> None:
+    """The hub has other peers, or a list of members others in it."""
+    offer_exit(node, hub, config)
+    if node.names is not None:
+        node.names.peers_changed()
 
 
 def offer_exit(node: Node, hub: Hub, config: Config) -> None:
@@ -513,7 +486,8 @@ def offer_exit(node: Node, hub: Hub, config: Config) -> None:
     if not allow:
         hub.offer_exit(None, lambda key: False)
         return
-    keys = members_of(None if allow == ALL else allow, config.peers, node.key_files.tables)
+    assert node.offering is not None
+    keys = members_of(None if allow == ALL else allow, config.peers, node.offering.files.content)
     offer, tun = config.exit, node.config.tun
     own: tuple[IPv4Network | IPv6Network, ...] = (tun.range, tun.range6)
     if node.config.dns is not None:

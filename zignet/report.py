@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from heapq import nlargest
 from itertools import chain
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import zignet
 from nat.flow import Flow as EngineFlow
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["Report"]
 
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
+LEASE_S = 30.0  # of a service that is published for a while
+MOST_MEMBERS = 100  # whom it is published to
 KNOWN_BY = {"tls": "sni", "http": "host"}
 
 
@@ -248,6 +250,34 @@ class Report:
                 "connected, or a local address (see `zignet peers`)"
             )
         return report.ping(hub, found)
+
+    def publish(self, request: Mapping[str, Any]) -> float:
+        """A lease of a service (`zignet serve`), until it is renewed or its time is over."""
+        from zignet.config.publish import PublishConfig, service_name
+
+        self._hub()
+        offering = self._node.offering
+        assert offering is not None
+        name, proto, port, to = (request.get(word) for word in ("name", "proto", "port", "to"))
+        try:
+            if not isinstance(name, str):
+                raise ValueError("name is a text")
+            name = service_name(name)
+            if request.get("end") is True:
+                offering.withdraw(name)
+                return 0.0
+            if proto not in ("tcp", "udp") or not isinstance(port, int) or not 0 < port < 65536:
+                raise ValueError("proto is tcp or udp, and port a number from 1 to 65535")
+            if (
+                not isinstance(to, list)
+                or not all(isinstance(text, str) for text in to)
+                or len(to) > MOST_MEMBERS
+            ):
+                raise ValueError(f"to is a list of at most {MOST_MEMBERS} texts")
+            offering.lease(PublishConfig(name, proto, port, tuple(to)), LEASE_S)
+        except ValueError as error:
+            raise RequestError(str(error)) from error
+        return LEASE_S
 
     def _hub(self) -> Hub:
         if self._node.hub is None:

@@ -13,6 +13,7 @@ from typing import Any
 from zignet.config import values
 from zignet.config.offer import OfferConfig
 from zignet.config.policy import PolicyConfig, read_policies
+from zignet.config.publish import PublishConfig, read_publish
 from zignet.config.reader import key_of, keys, many, one, path, psk_file, setting
 from zignet.config.services import ServiceConfig, read_services
 from zignet.config.url import Url
@@ -187,6 +188,9 @@ class PeerConfig:
     psk_file: Path | None = setting(None, psk_file)  # checked, not kept: see `identity.read_psk`
     keepalive_s: int = setting(0, one(values.keepalive), key="keepalive")  # 0: none
     address: IPv4Address | None = setting(None, one(values.address4))  # its address here, if it is fixed
+    contact: bool = field(
+        default=False, metadata={"hidden": True}
+    )  # not of the configuration: out of the contacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +221,7 @@ class Config:
     listen: tuple[Listen, ...] = setting((), many(Listen.parse))  # (): `listening` says
     peers: tuple[PeerConfig, ...] = ()
     inbound: InboundConfig = field(default_factory=InboundConfig)
+    publish: tuple[PublishConfig, ...] = setting((), read_publish)  # services that contacts are told of
     exit: OfferConfig = field(default_factory=OfferConfig)  # what peers may have this host dial
     tun: TunConfig = field(default_factory=TunConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
@@ -239,7 +244,8 @@ class Config:
         """Where to listen: what the file says; port 51830 if it speaks of peers and not of that; else nowhere."""
         if self.listen:
             return self.listen
-        return (DEFAULT_LISTEN,) if self.peers or self.inbound != InboundConfig() else ()
+        wanted = self.peers or self.publish or self.inbound != InboundConfig()
+        return (DEFAULT_LISTEN,) if wanted else ()
 
     @classmethod
     def default(cls) -> Config:
@@ -291,4 +297,5 @@ def _plain(value: Any) -> Any:
 
 
 def _section(value: Any) -> dict[str, Any]:
-    return {key_of(part.name, part.metadata): _plain(getattr(value, part.name)) for part in fields(value)}
+    shown = (part for part in fields(value) if not part.metadata.get("hidden"))
+    return {key_of(part.name, part.metadata): _plain(getattr(value, part.name)) for part in shown}

@@ -93,6 +93,15 @@ class Client:
         """One sealed ping of a peer. Raises `Declined` where nobody of that name is known."""
         return cast(Ping, self._one({"do": "ping", "peer": peer}, "ping", PING_TIMEOUT_S))
 
+    def publish(self, name: str, proto: str, port: int, to: list[str]) -> float:
+        """Publish a service; for how many seconds that holds. Raises `Declined`."""
+        request = {"do": "publish", "name": name, "proto": proto, "port": port, "to": to}
+        return float(cast(float, self._one(request, "published")))
+
+    def withdraw(self, name: str) -> None:
+        """End that before its time."""
+        self._one({"do": "publish", "name": name, "end": True}, "published")
+
     def dns(self) -> DnsStatus:
         """The name server as it is now. Raises `Declined` where the node has none, as the next two do."""
         return cast(DnsStatus, self._one({"do": "dns"}, "dns"))

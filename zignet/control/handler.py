@@ -79,6 +79,10 @@ class Answers(Protocol):
         """What the configuration's lists say of a key."""
         ...
 
+    def publish(self, request: Mapping[str, Any]) -> float:
+        """Publish a service for a while, or end that; for how many seconds it holds."""
+        ...
+
     def ping(self, peer: str) -> Iterable[Ping | None]:
         """One sealed ping. Iterated over now and then; None means "not yet"."""
         ...
@@ -142,6 +146,8 @@ def handler_for(node: Answers, dns: Callable[[], DnsReport | None] = lambda: Non
                 rules = iter(node.rules(_number(request, "offset") or 0, _number(request, "limit")))
                 while read := list(islice(rules, RULES_PER_LINE)):
                     yield {"rules": read}
+            case "publish":
+                yield {"published": node.publish(request)}
             case "ping":
                 for result in node.ping(_who(request, "peer")):
                     yield {} if result is None else {"ping": result}
@@ -158,7 +164,7 @@ def handler_for(node: Answers, dns: Callable[[], DnsReport | None] = lambda: Non
             case unknown:
                 raise RequestError(
                     f"unknown request {str(unknown)[:40]!r}: it is one of status, pulse, flows, explain, "
-                    "peers, identity, admission, rules, ping, dns, dns-why, dns-flush, reload"
+                    "peers, identity, admission, rules, publish, ping, dns, dns-why, dns-flush, reload"
                 )
 
     return handle

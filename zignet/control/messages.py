@@ -20,6 +20,7 @@ __all__ = [
     "IdentityStatus",
     "InterfaceStatus",
     "NamesStatus",
+    "Offered",
     "Peer",
     "PeerCounts",
     "Ping",
@@ -128,6 +129,14 @@ class Identity(TypedDict):
     last_seen: float | None  # seconds since 1970
 
 
+class Offered(TypedDict):
+    """A service."""
+
+    name: str
+    proto: str  # tcp | udp
+    port: int
+
+
 class Peer(TypedDict):
     """`{"do": "peers"}` → lines of `{"peers": [Peer, …]}`.
 
@@ -140,6 +149,8 @@ class Peer(TypedDict):
     address: str  # what this host calls it
     address6: str
     configured: bool
+    contact: bool  # whose name is in the contacts, and not in the configuration
+    services: list[Offered]  # what it offers to us, as it says
     state: str  # idle | connecting | connected
     path: str  # host:port in use; or ""
     path_mtu: int  # bytes of a datagram; 0 without a path

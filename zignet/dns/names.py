@@ -148,6 +148,10 @@ class Names:
         if self._link[0]:
             self.lead_here(*self._link)
 
+    def peers_changed(self) -> None:
+        """Somebody is a contact now, or is not any more."""
+        self._directory.peers_changed()
+
     @property
     def others(self) -> str:
         """forward | refuse"""

@@ -6,7 +6,7 @@ Here the configuration answers; other sources stand behind the same interface.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from enum import IntFlag
 from typing import Protocol
@@ -46,6 +46,9 @@ class Admission(Protocol):
 _DENIED = Decision(False, "The configuration denies this key (inbound: deny).")
 _PEER = Decision(True, "The configuration names this key as a peer (peers).", None, Right.PACKETS)
 _ALLOWED = Decision(True, "The configuration allows this key (inbound: allow).", None, Right.PACKETS)
+_CONTACT = Decision(
+    True, "A contact (zignet contacts): it reaches what is published to it.", None, Right.PACKETS
+)
 _OPEN = Decision(
     True,
     "The configuration admits every key that it does not deny (inbound: default_action: allow).",
@@ -60,9 +63,9 @@ _CLOSED = Decision(
 
 
 class ConfiguredAdmission:
-    """What the configuration says: `deny` before `peers` before `allow` before the default."""
+    """What the configuration says: `deny` before `peers` before `allow` before contacts before the default."""
 
-    __slots__ = ("_allow", "_default", "_deny", "_peers")
+    __slots__ = ("_allow", "_default", "_deny", "_is_contact", "_peers")
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class ConfiguredAdmission:
         allow: Iterable[PublicKey] = (),
         deny: Iterable[PublicKey] = (),
         peers: Container[PublicKey] = (),  # asked, not copied: it may be the node's own table
+        is_contact: Callable[[PublicKey], bool] = lambda key: False,
     ) -> None:
         if default_action not in ("allow", "deny"):
             raise ValueError(f'"{default_action}" is neither allow nor deny')
@@ -77,6 +81,7 @@ class ConfiguredAdmission:
         self._allow = frozenset(allow)
         self._deny = frozenset(deny)
         self._peers = peers
+        self._is_contact = is_contact
 
     def admit(self, key: PublicKey, now: float) -> Decision:
         """See `Admission`."""
@@ -90,4 +95,6 @@ class ConfiguredAdmission:
             return _PEER
         if key in self._allow:
             return _ALLOWED
+        if self._is_contact(key):
+            return _CONTACT
         return None

@@ -67,11 +67,15 @@ from zignet.wire import (
     Farewell,
     FarewellReason,
     Keepalive,
+    Offer,
+    Offers,
     Ping,
     Pong,
     Refused,
     keylog,
+    offers_frame,
     parse_control,
+    parse_offers,
 )
 from zignet.wire.ecn import DROP, TABLE
 
@@ -177,6 +181,7 @@ class Hub:
         self.slow, self.clamp, self.slow_exit = self.rare.slow, self.rare.clamp, self.rare.slow_exit
         self.slow_frame, self.closed = self.rare.slow_frame, self.rare.closed
         self._desk = Desk()
+        self._offers: Callable[[PublicKey], tuple[Offer, ...]] = lambda key: ()
         self.receiver.gateway = self.gateway
         self.guests = self.rare.guests = Guests(engine, self.sender, self.rare, self.dropped)
         self.destinations: Destinations | None = None
@@ -224,7 +229,9 @@ class Hub:
             log.warning("a configured peer has this node's own key and is left out")
         self._recheck_s = min(RECHECK_S, inbound.recheck_s)
         self.admission = self.asking.configured(
-            ConfiguredAdmission(inbound.default_action, inbound.allow, inbound.deny, self.table),
+            ConfiguredAdmission(
+                *(inbound.default_action, inbound.allow, inbound.deny, self.table, self.table.knows)
+            ),
             inbound.recheck_s if inbound.policies else None,
         )
         fixed = {x: int(one.address) for x, one in wanted.items() if one.address is not None}
@@ -475,6 +482,7 @@ class Hub:
         self.gateway.feed_reads(waiting)
         if session.initiator and not waiting:  # a probe may be too large to arrive
             self._control(link, Keepalive().encode())
+        self._tell(link)
 
     def _dead(self, link: Link, again: bool) -> None:
         """Whose connections are by this peer's exit is told; what is for the peer itself may wait longer."""
@@ -653,6 +661,19 @@ class Hub:
         """From now on these may be reached by peers; None: all that there are. Live connections are looked at again."""
         self._desk.change(services, (*self.links(), *self._pending.values()))
 
+    def tell(self, offers: Callable[[PublicKey], tuple[Offer, ...]]) -> None:
+        """From now on these are offered to the owners of keys, who are told."""
+        self._offers = offers
+        for link in self.links():
+            if link.told != offers(link.peer.key):
+                self._tell(link)
+
+    def _tell(self, link: Link) -> None:
+        offers = self._offers(link.peer.key)
+        if offers or link.told:
+            link.told = offers
+            self._control(link, offers_frame(offers))
+
     # --- from the receiver
 
     def ecn(self, inner: int, outer: int) -> int:
@@ -751,8 +772,19 @@ class Hub:
                 self._paths(link, link.paths.answered(token, path, brought, address, now))
             case Refused():
                 self.rare.refused(link, message)
+            case Offers(body):
+                self._offered(link, body)
             case Farewell(reason):
                 self._tunnel(link, link.tunnel.receive_farewell(session, reason, now))
+
+    def _offered(self, link: Link, body: bytes) -> None:
+        """The peer says which services it offers to us; kept of those whom we know."""
+        if link.peer.settings is None:
+            return
+        try:
+            link.offers = parse_offers(body)
+        except BadFrame as error:
+            self.dropped[f"control: {error}"] += 1
 
     # --- handshakes
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zignet.peers.services import Services
     from zignet.peers.session import Session
     from zignet.peers.tunnel import Tunnel
-    from zignet.wire import Fragments
+    from zignet.wire import Fragments, Offer
 
 __all__ = ["Link", "Peer"]
 
@@ -63,6 +63,7 @@ class Link:
         "in4",
         "in6",
         "number",
+        "offers",
         "paths",
         "peer",
         "pings",
@@ -71,6 +72,7 @@ class Link:
         "rx_bytes",
         "services",
         "timer",
+        "told",
         "tunnel",
         "tx_bytes",
         "unsent",
@@ -95,6 +97,8 @@ class Link:
         self.fragments: Fragments | None = None
         self.unsent: tuple[bytes, int] | None = None  # an initiation, until its endpoint's name is resolved
         self.guest: Guest | None = None  # the peer as one whose connections are dialled here
+        self.offers: tuple[Offer, ...] = ()  # what it offers to us
+        self.told: tuple[Offer, ...] = ()  # what it was told that we offer to it
         self.services: Services | None = None  # what it may reach on this host; None: everything
         self.number = 0  # of the last frame that was sent in fragments
         self.pings: dict[bytes, float] | None = None  # token -> when it was sent

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
-from zignet.control.messages import Admission, Identity, IdentityStatus, PeerCounts, Ping
+from zignet.control.messages import Admission, Identity, IdentityStatus, Offered, PeerCounts, Ping
 from zignet.control.messages import Peer as Row
 from zignet.identity import PublicKey, address6
 from zignet.noise import Suite
+from zignet.wire import Protocol
 
 if TYPE_CHECKING:
     from zignet.peers.hub import Hub
@@ -139,6 +140,8 @@ def idle(key: str, address4: IPv4Address | IPv6Address, address6: IPv4Address | 
         address=str(address4),
         address6=str(address6),
         configured=False,
+        contact=False,
+        services=[],
         state="idle",
         path="",
         path_mtu=0,
@@ -158,7 +161,9 @@ def row(hub: Hub, peer: Peer) -> Row:
     link, now = peer.link, hub.loop.now
     base = idle(peer.key.name, ip_address(peer.address4), ip_address(peer.address6))
     if peer.settings is not None:
-        base["name"], base["configured"] = peer.settings.name, True
+        base["name"] = peer.settings.name
+        base["contact"] = peer.settings.contact
+        base["configured"] = not peer.settings.contact
     if link is None:
         return base
     tunnel = link.tunnel
@@ -174,6 +179,10 @@ def row(hub: Hub, peer: Peer) -> Row:
         base["idle_s"] = round(now - tunnel.received_at, 3)
         base["last_seen"] = round(time.time() - (now - tunnel.received_at), 3)
     base["rtt_s"] = link.rtt_s
+    base["services"] = [
+        Offered(name=offer.name, proto=Protocol(offer.protocol).name.lower(), port=offer.port)
+        for offer in link.offers
+    ]
     if session is not None:
         base["cipher"] = CIPHERS[session.suite]
         if session.opening is not None and session.opening.expected:

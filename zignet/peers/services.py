@@ -108,18 +108,34 @@ class Services:
 
 
 class ServiceRules:
-    """The rules of a configuration: what each key may reach."""
+    """The rules of a configuration: what each key may reach.
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
-        self._rules = tuple(rules)
-        self._known: dict[tuple[bool, ...], tuple[bytes, bytes, bool]] = {}
+    `rules` None: everything. What is published is open besides; to those in `only`, nothing else is.
+    """
 
-    def of(self, key: PublicKey) -> Services:
-        """For one peer's key."""
-        which = tuple(rule.members is None or key in rule.members for rule in self._rules)
+    def __init__(
+        self, rules: Iterable[Rule] | None, published: Iterable[Rule] = (), only: Container[PublicKey] = ()
+    ) -> None:
+        self._base = None if rules is None else tuple(rules)
+        self._published = tuple(published)
+        self._only = only
+        self._known: dict[tuple[int, ...], tuple[bytes, bytes, bool]] = {}
+
+    def rules_for(self, key: PublicKey) -> tuple[Rule, ...] | None:
+        """Those that may let this key in somewhere; None: everything is open to it."""
+        if key in self._only:
+            return self._published
+        return None if self._base is None else self._base + self._published
+
+    def of(self, key: PublicKey) -> Services | None:
+        """For one peer's key; None: everything is open to it."""
+        rules = self.rules_for(key)
+        if rules is None:
+            return None
+        mine = [rule for rule in rules if rule.members is None or key in rule.members]
+        which = tuple(map(id, mine))
         made = self._known.get(which)
         if made is None:
-            mine = [rule for rule, has in zip(self._rules, which, strict=True) if has]
             made = self._known[which] = (
                 _bitmap(rule.ports for rule in mine if rule.protocol == TCP),
                 _bitmap(rule.ports for rule in mine if rule.protocol == UDP),
@@ -128,8 +144,8 @@ class ServiceRules:
         return Services(*made)
 
     def first(self, key: PublicKey, protocol: int, port: int) -> int | None:
-        """The place of the first rule that lets this key in there, or None."""
-        for at, rule in enumerate(self._rules):
+        """The place of the first of the rules for this key that lets it in there; None: there is none."""
+        for at, rule in enumerate(self.rules_for(key) or ()):
             if (
                 rule.protocol == protocol
                 and (not rule.ports or any(low <= port <= high for low, high in rule.ports))
@@ -150,7 +166,8 @@ class Desk:
         """For a new link; None: everything is open."""
         if self._rules is None:
             return None
-        return self._rules.of(key).follow(self._resting.pop(key.x, None))
+        made = self._rules.of(key)
+        return None if made is None else made.follow(self._resting.pop(key.x, None))
 
     def rest(self, key: PublicKey, services: Services | None) -> None:
         """The link goes."""
@@ -163,7 +180,8 @@ class Desk:
         """Other rules; whoever is here meets them at once."""
         self._rules = rules
         for link in links:
-            link.services = None if rules is None else rules.of(link.peer.key).follow(link.services)
+            made = None if rules is None else rules.of(link.peer.key)
+            link.services = None if made is None else made.follow(link.services)
         if rules is None:
             self._resting.clear()
 

@@ -10,6 +10,7 @@ from zignet.identity import PublicKey
 from zignet.peers.peer import Peer
 
 if TYPE_CHECKING:
+    from zignet.config import PeerConfig
     from zignet.peers.tunnel import Tunnel
 
 __all__ = ["Indices", "Table"]
@@ -30,8 +31,17 @@ class Table:
 
     def __contains__(self, key: object) -> bool:
         """Whether the configuration names this key."""
+        settings = self._settings(key)
+        return settings is not None and not settings.contact
+
+    def knows(self, key: PublicKey) -> bool:
+        """Whether it is a contact's."""
+        settings = self._settings(key)
+        return settings is not None and settings.contact
+
+    def _settings(self, key: object) -> PeerConfig | None:
         peer = self.by_key.get(key.x) if isinstance(key, PublicKey) else None
-        return peer is not None and peer.settings is not None
+        return None if peer is None else peer.settings
 
     def add(self, peer: Peer) -> None:
         """Take a peer, whose addresses are set."""
