@@ -6,7 +6,13 @@ import nat
 
 __all__ = ["COMPILED", "compiled_modules"]
 
-COMPILED = (*nat.COMPILED, "zignet.peers.receive", "zignet.peers.send", "zignet.policy.keytable")
+COMPILED = (
+    *nat.COMPILED,
+    "zignet.dns.key_table",
+    "zignet.peers.receive",
+    "zignet.peers.send",
+    "zignet.policy.keytable",
+)
 
 
 def compiled_modules() -> dict[str, bool]:

@@ -9,7 +9,7 @@ live flow has the address. Least recently used go first, and those without a flo
 random names pushes out its own. What the journal must know it is told first, so that no address means another name
 after a `kill -9`: numbers are reserved ahead, and given back before they are given again.
 
-Memory for each name: its text, its place in one dictionary and one list, and 13 bytes of arrays.
+Memory for each name: its record in a `KeyTable`, and 9 bytes of arrays.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from array import array
 from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
+
+from zignet.dns.key_table import KeyTable
 
 __all__ = ["FIRST", "MIN_AGE_S", "Fakes", "Journal", "Row"]
 
@@ -29,6 +31,7 @@ LOOKED_AT = 1024  # mappings, in search of them
 COARSE_S = 16  # a mapping moves to the end of its ring no more often than that
 MIN_AGE_S = 600  # longer than applications keep an address whose TTL is 1
 AGAIN_S = 1.0  # after a search in vain
+NO_NAME = ("", " ")  # as the beginning of a key
 
 Row = tuple[int, str, int, int]  # number, key, wall seconds of the last use, whether proven
 
@@ -70,9 +73,8 @@ class Fakes:
         self._wall = wall
         self.live = live
         self._min_age_s = min_age_s
-        self._numbers: dict[str, int] = {}
-        self._keys: list[str] = ["", ""]
-        self._used = array("I", (0, 0))  # wall seconds
+        self._table = KeyTable(self.size)  # its stamps: wall seconds of the last use
+        self._nameless = 0  # numbers that are taken, but perhaps mean nothing: their keys begin with a blank
         self._before = array("I", (UNPROVEN, PROVEN))
         self._after = array("I", (UNPROVEN, PROVEN))
         self._proven = bytearray(FIRST)
@@ -83,12 +85,12 @@ class Fakes:
         self.full = 0  # names that got no number
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._table) - self._nameless
 
     @property
     def next(self) -> int:
         """The lowest number that was never given."""
-        return len(self._keys)
+        return len(self._proven)
 
     def restore(self, rows: Iterable[Row], ceiling: int) -> None:
         """What the journal knows, least recently used first. Call it once, before anything else."""
@@ -96,18 +98,17 @@ class Fakes:
         ceiling = max(FIRST, min(ceiling, self.size))
         self._grow(ceiling)
         self._ceiling = ceiling
+        table = self._table
         for number, key, used, proven in rows:
-            if FIRST <= number < ceiling and key and key not in self._numbers and not self._keys[number]:
-                self._keys[number] = key
-                self._numbers[key] = number
-                self._used[number] = min(max(used, 0), now)
-                self._proven[number] = 1 if proven else 0
-                self._append(number, PROVEN if proven else UNPROVEN)
-        for number in range(
-            FIRST, ceiling
-        ):  # reserved, and perhaps given: it rests like one that was used just now
-            if not self._keys[number]:
-                self._used[number] = now
+            if not FIRST <= number < ceiling or key[:1] in NO_NAME or table.find(key) or table.key(number):
+                continue
+            table.put(number, key, min(max(used, 0), now))
+            self._proven[number] = 1 if proven else 0
+            self._append(number, PROVEN if proven else UNPROVEN)
+        for number in range(FIRST, ceiling):
+            if not table.key(number):  # reserved, and perhaps given: it rests like one that was used just now
+                table.put(number, f" {number}", now)
+                self._nameless += 1
                 self._append(number, UNPROVEN)
 
     # --- names to numbers
@@ -115,11 +116,11 @@ class Fakes:
     def number_of(self, name: str, exit: str = "") -> int | None:  # noqa: A002 -- the word for it
         """The number of a name, or of a name by one exit; None if there is none left."""
         key = f"{name} {exit}" if exit else name
-        number = self._numbers.get(key)
-        if number is None:
+        number = self._table.find(key)
+        if not number:
             return self._new(key)
         now = int(self._wall())
-        if now - self._used[number] >= COARSE_S:
+        if now - self._table.found >= COARSE_S:
             self._touch(number, now)
         return number
 
@@ -142,9 +143,9 @@ class Fakes:
     def lookup(self, address: bytes) -> tuple[str, str] | None:
         """(name, exit), exit perhaps "". None: the address is no fake one, or means nothing (any more)."""
         number = self.number_at(address)
-        if not FIRST <= number < len(self._keys):
+        if not FIRST <= number < self.next:
             return None
-        name, _, exit_ = self._keys[number].partition(" ")
+        name, _, exit_ = self._table.key(number).partition(" ")
         return (name, exit_) if name else None
 
     def use(self, address: bytes) -> tuple[str, str] | None:
@@ -153,7 +154,7 @@ class Fakes:
         if found is not None:
             number = self.number_at(address)
             now = int(self._wall())
-            if not self._proven[number] or now - self._used[number] >= COARSE_S:
+            if not self._proven[number] or now - self._table.stamp(number) >= COARSE_S:
                 self._proven[number] = 1
                 self._touch(number, now)
         return found
@@ -162,8 +163,13 @@ class Fakes:
 
     def touched(self, most: int) -> list[tuple[int, int, int]]:
         """(wall, proven, number) of mappings that were used since they were last asked for here, some of them."""
+        table = self._table
         some = [self._touched.pop() for _ in range(min(most, len(self._touched)))]
-        return [(self._used[number], self._proven[number], number) for number in some if self._keys[number]]
+        return [
+            (table.stamp(number), self._proven[number], number)
+            for number in some
+            if table.key(number)[:1] not in NO_NAME
+        ]
 
     # --- inside
 
@@ -173,17 +179,15 @@ class Fakes:
             self.full += 1
             return None
         now = int(self._wall())
-        self._keys[number] = key
-        self._numbers[key] = number
-        self._used[number] = now
+        self._table.put(number, key, now)
         self._proven[number] = 0
         self._append(number, UNPROVEN)
         self._journal.assigned(number, key, now)
         return number
 
     def _free(self) -> int | None:
-        if not self._ready and len(self._keys) < self.size:
-            number = len(self._keys)
+        if not self._ready and self.next < self.size:
+            number = self.next
             if number >= self._ceiling:
                 self._ceiling = min(number + min(RESERVED, 1 + self.size // 64), self.size)
                 self._journal.reserve(self._ceiling)
@@ -194,9 +198,8 @@ class Fakes:
         return self._ready.pop() if self._ready else None
 
     def _grow(self, size: int) -> None:
-        more = size - len(self._keys)
-        self._keys.extend([""] * more)
-        for each in (self._used, self._before, self._after):
+        more = size - self.next
+        for each in (self._before, self._after):
             each.extend(array("I", bytes(4 * more)))
         self._proven.extend(bytes(more))
 
@@ -209,7 +212,11 @@ class Fakes:
         for ring in (UNPROVEN, PROVEN):
             number = self._after[ring]
             for _ in range(LOOKED_AT):
-                if number == ring or now - self._used[number] < self._min_age_s or len(found) == RECYCLED:
+                if (
+                    number == ring
+                    or now - self._table.stamp(number) < self._min_age_s
+                    or len(found) == RECYCLED
+                ):
                     break
                 following = self._after[number]
                 if self.address4(number) in live or self.address6(number) in live:
@@ -226,13 +233,12 @@ class Fakes:
         self._journal.release(found)
         for number in found:
             self._unlink(number)
-            if self._numbers.get(self._keys[number]) == number:
-                del self._numbers[self._keys[number]]
-            self._keys[number] = ""
+            self._nameless -= self._table.key(number)[0] == " "
+            self._table.remove(number)
         self._ready = found[::-1]
 
     def _touch(self, number: int, now: int) -> None:
-        self._used[number] = now
+        self._table.set_stamp(number, now)
         self._unlink(number)
         self._append(number, PROVEN if self._proven[number] else UNPROVEN)
         self._touched.add(number)
