@@ -17,6 +17,12 @@ pytestmark = pytest.mark.root
 VIDEO4, VIDEO6 = SITES["video.example"]
 RECORDS = {
     "www.shop.example": {"A": [VIDEO4], "AAAA": [VIDEO6], "TXT": ['"a shop"']},
+    "svc.shop.example": {
+        "A": [VIDEO4],
+        "HTTPS": [f"1 . alpn=h2,h3 port=8443 ipv4hint={VIDEO4} echconfig=AAAA ipv6hint={VIDEO6}"],
+    },
+    "far.shop.example": {"HTTPS": ["0 plain.test.example.", "1 svc.shop.example. alpn=h2"]},
+    "svc.test.example": {"HTTPS": [f"1 . alpn=h2 ipv4hint={VIDEO4}"]},
     "four.shop.example": {"A": [VIDEO4]},
     "six.shop.example": {"AAAA": [VIDEO6]},
     "refused.shop.example": {"A": [VIDEO4]},
@@ -158,6 +164,27 @@ def test_other_names_and_types_are_forwarded_untouched(net, node):
     assert large.count("x" * 200) == 12  # truncated, and asked for again by TCP
     assert address(net, "plain.test.example", "A") == "203.0.113.30"
     assert dig(net, "plain.test.example", "A", "+short", "+tcp").strip() == "203.0.113.30"
+
+
+@pytest.mark.parametrize("options", [[], ["+tcp"], ["+dnssec", "+noedns"], ["+dnssec"]])
+def test_services_lead_to_the_fake_address(net, node, options):
+    """Asked for by a browser beside A and AAAA: what the site speaks is told, where it is would lead past the exit."""
+    assert dig(net, "svc.shop.example", "TYPE65", "+short", *options).split() == [
+        "1",
+        ".",
+        'alpn="h2,h3"',
+        "port=8443",
+    ]
+    assert dig(net, "far.shop.example", "HTTPS", "+short", *options).split() == [
+        "1",
+        "svc.shop.example.",
+        'alpn="h2"',
+    ]
+    whole = dig(net, "svc.shop.example", "HTTPS", *options)
+    assert " ad;" not in whole.replace(" ad ", " ad;")
+    assert "RRSIG" not in whole
+    untouched = dig(net, "svc.test.example", "HTTPS", "+short", *options).split()
+    assert untouched == ["1", ".", 'alpn="h2"', f"ipv4hint={VIDEO4}"]
 
 
 def test_what_is_not_said(net, node):

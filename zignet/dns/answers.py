@@ -7,7 +7,8 @@ its id, by all of the query but its id. Everything else is read and made anew:
     opcode, questions, class    NOTIMP, FORMERR, REFUSED
     EDNS (RFC 6891)             our OPT beside the answer; BADVERS for a version that is not 0
     ours                        `Zone`
-    a name with fake addresses  A and AAAA with TTL 1; HTTPS and SVCB, whose hints would lead past us: NODATA
+    a name with fake addresses  A and AAAA with TTL 1; HTTPS and SVCB, whose hints would lead past us: SERVICE, and then
+                                `service` makes the answer of what others say; or NODATA
     all others                  FORWARD, or REFUSED
 """
 
@@ -20,6 +21,7 @@ from typing import NamedTuple
 from dnslib import RR, DNSBuffer
 
 from zignet.dns.fakes import COARSE_S, Fakes
+from zignet.dns.service import services_in
 from zignet.dns.wire import (
     AAAA,
     ANY,
@@ -43,7 +45,7 @@ from zignet.dns.wire import (
 )
 from zignet.dns.zone import Verdict, Zone, no_data
 
-__all__ = ["FORWARD", "Answers", "Forward", "failure"]
+__all__ = ["FORWARD", "SERVICE", "Answers", "Forward", "failure"]
 
 FAKE_TTL_S = 1
 MOST_READY = 16_384  # answers
@@ -54,16 +56,19 @@ QR, TC, AA, RA = 0x80, 0x02, 0x04, 0x80
 TRANSFERS = (251, 252)  # IXFR, AXFR
 BADVERS = 16
 OUR_OPT = b"\0\0\x29" + EDNS_SIZE.to_bytes(2, "big")
+OPT_SIZE = 11  # bytes of it, without options
+HEADER_OF_QUERY = bytes((0, 0, RD, 0, 0, 1, 0, 0, 0, 0, 0, 0))
 TO_QUESTION = b"\xc0\x0c"  # a compression pointer
 
 
 class Forward(Enum):
     """Somebody else's to answer."""
 
-    FORWARD = auto()
+    FORWARD = auto()  # as it is, and the answer as it comes
+    SERVICE = auto()  # `Answers.service_query` is asked, `Answers.service` answered
 
 
-FORWARD = Forward.FORWARD
+FORWARD, SERVICE = Forward
 
 
 class Edns(NamedTuple):
@@ -142,6 +147,9 @@ class Answers:
             self.counts["zone"] += 1
             return self._made(query, question, edns, verdict, tcp)
         if question.kind in (A, AAAA, ANY, HTTPS, SVCB) and self._is_fake(question.name):
+            if question.kind in (HTTPS, SVCB) and self._forwards:
+                self.counts["forwarded"] += 1
+                return SERVICE
             return self._fake(query, question, edns, now, tcp)
         if self._forwards:
             self.counts["forwarded"] += 1
@@ -162,14 +170,7 @@ class Answers:
         kind, address = A, self._fakes.address4(number)
         if question.kind == AAAA:
             kind, address = AAAA, self._fakes.address6(number)
-        record = (
-            TO_QUESTION
-            + kind.to_bytes(2, "big")
-            + b"\0\1"
-            + FAKE_TTL_S.to_bytes(4, "big")
-            + len(address).to_bytes(2, "big")
-            + address
-        )
+        record = _record(kind, FAKE_TTL_S, address)
         answer = self._assembled(query, question, edns, NOERROR, 1, 0, record)
         if len(query) <= MOST_KEPT and (edns is None or edns.plain):  # an option may be a new one each time
             if len(self._ready) >= MOST_READY:
@@ -177,6 +178,23 @@ class Answers:
             # No longer than the map may not know of the use: a mapping that is in use is never recycled.
             self._ready[query[2:]] = (answer[2:], now + COARSE_S)
         return answer
+
+    # --- what others say of services at a name with fake addresses
+
+    def service_query(self, query: bytes) -> bytes:
+        """What to ask others, when `answer` has said SERVICE: without EDNS, since no signature would hold."""
+        return HEADER_OF_QUERY + query[HEADER : question_of(query).end]
+
+    def service(self, query: bytes, answer: bytes | None, tcp: bool = False) -> bytes:
+        """The answer to `query`, from what others have answered; NODATA where that is nothing, or of no use."""
+        question = question_of(query)
+        edns = _edns_of(query, question.end)
+        found = services_in(answer, self._is_fake) if answer is not None else []
+        if not found:
+            return self._made(query, question, edns, no_data(question.name, FAKE_TTL_S), tcp)
+        records = b"".join(_record(question.kind, each.ttl, each.data) for each in found)
+        made = self._assembled(query, question, edns, NOERROR, len(found), 0, records, ours=False)
+        return self._fitting(made, edns, tcp)
 
     # --- messages
 
@@ -192,11 +210,17 @@ class Answers:
         records = _packed((*verdict.answers, *verdict.authority), query[: question.end])
         counts = len(verdict.answers), len(verdict.authority)
         answer = self._assembled(query, question, edns, verdict.code, *counts, records)
-        most = MOST_UDP if edns is None else min(MOST_UDP, edns.size)
-        if not tcp and len(answer) > (SMALLEST if edns is None else most):
-            empty = self._assembled(query, question, edns, verdict.code, 0, 0, b"")
-            return empty[:2] + bytes((empty[2] | TC,)) + empty[3:]
-        return answer
+        return self._fitting(answer, edns, tcp)
+
+    def _fitting(self, answer: bytes, edns: Edns | None, tcp: bool) -> bytes:
+        """The answer, or what says that it is too large for a datagram."""
+        most = SMALLEST if edns is None else min(MOST_UDP, edns.size)
+        if tcp or len(answer) <= most:
+            return answer
+        end = question_of(answer).end
+        opt = answer[-OPT_SIZE:] if edns is not None else b""
+        counts = b"\0\1\0\0\0\0" + answer[10:HEADER]
+        return answer[:2] + bytes((answer[2] | TC, answer[3])) + counts + answer[HEADER:end] + opt
 
     def _assembled(
         self,
@@ -207,20 +231,36 @@ class Answers:
         answers: int,
         authority: int,
         records: bytes,
+        *,
+        ours: bool = True,
     ) -> bytes:
         """The question as it was asked, its case included, and what follows it."""
         opt = b""
         if edns is not None:
             flags = b"\x80\0" if edns.wants_dnssec else b"\0\0"
             opt = OUR_OPT + bytes((code >> 4, 0)) + flags + b"\0\0"
-        head = _header(query, code & 0x0F, 1, answers, authority, 1 if opt else 0)
+        head = _header(query, code & 0x0F, 1, answers, authority, 1 if opt else 0, ours)
         return head + query[HEADER : question.end] + records + opt
 
 
-def _header(query: bytes, code: int, questions: int, answers: int, authority: int, additional: int) -> bytes:
+def _record(kind: int, ttl: int, data: bytes) -> bytes:
+    """A record of the name that was asked."""
+    head = TO_QUESTION + kind.to_bytes(2, "big") + b"\0\1" + ttl.to_bytes(4, "big")
+    return head + len(data).to_bytes(2, "big") + data
+
+
+def _header(
+    query: bytes,
+    code: int,
+    questions: int,
+    answers: int,
+    authority: int,
+    additional: int,
+    ours: bool = True,
+) -> bytes:
     flags = bytes(
         (
-            QR | query[2] & (OPCODE | RD) | (AA if code in (NOERROR, NXDOMAIN) else 0),
+            QR | query[2] & (OPCODE | RD) | (AA if ours and code in (NOERROR, NXDOMAIN) else 0),
             RA | query[3] & CD | code,
         )
     )

@@ -50,7 +50,7 @@ def _read(answer: bytes) -> Found:
     if code not in (NOERROR, NXDOMAIN):
         return Found((), 0, failed=f"the name servers have failed (code {code})")
     question = question_of(answer)
-    size = SIZES.get(question.kind, 0)
+    size = SIZES.get(question.kind, -1)  # of no other are there addresses
     aliases: dict[str, tuple[str, int]] = {}
     addresses: dict[str, list[tuple[bytes, int]]] = {}
     negative_ttl = 0

@@ -12,6 +12,7 @@ import errno
 import logging
 import socket
 from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from socket import SocketType
@@ -19,8 +20,8 @@ from typing import Any
 
 from nat.loop import READ, Handler, Loop
 from nat.sockets import AF_INET, AF_INET6, DATAGRAM, STREAM
-from zignet.dns.answers import FORWARD, Answers, failure
-from zignet.dns.exchange import Exchange
+from zignet.dns.answers import SERVICE, Answers, Forward, failure
+from zignet.dns.exchange import Exchange, Query
 from zignet.dns.stream import MOST_QUERY, Connection
 
 __all__ = ["MOST_CONNECTIONS", "Server"]
@@ -75,6 +76,22 @@ class Server:
         self._sockets += [datagrams, stream]
         self.addresses.append((host, found))
         return found
+
+    def ask(
+        self, how: Forward, query: bytes, done: Callable[[bytes], None], *, tcp: bool = False
+    ) -> Query | None:
+        """Have others answer a query; `done` gets what to answer, perhaps before this returns. See `Exchange.ask`."""
+        if how is SERVICE:
+            message = self.answers.service_query(query)
+            return self.exchange.ask(
+                message, lambda answer: done(self.answers.service(query, answer, tcp)), tcp=tcp
+            )
+        return self.exchange.ask(
+            query,
+            lambda answer: done(failure(query) if answer is None else answer),
+            tcp=tcp,
+            keep_truncated=not tcp,
+        )
 
     def is_stranger(self, host: str) -> bool:
         """Whether a query comes from another host."""
@@ -145,18 +162,18 @@ class Datagrams(Handler):
                 server.dropped["from another host"] += 1
                 continue
             made = answer(query, now)
-            if made is FORWARD:
-                server.exchange.ask(query, partial(self._forwarded, query, sender), keep_truncated=True)
+            if isinstance(made, Forward):
+                server.ask(made, query, partial(self._forwarded, sender))
             elif made is not None:
                 try:
                     send(made, sender)
                 except OSError as error:
                     server.dropped[f"not sent: {error.strerror}"] += 1
 
-    def _forwarded(self, query: bytes, sender: Any, answer: bytes | None) -> None:
+    def _forwarded(self, sender: Any, answer: bytes) -> None:
         if self._sock.fileno() >= 0:
             try:
-                self._sock.sendto(failure(query) if answer is None else answer, sender)
+                self._sock.sendto(answer, sender)
             except OSError as error:
                 self._server.dropped[f"not sent: {error.strerror}"] += 1
 

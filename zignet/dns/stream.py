@@ -7,7 +7,7 @@ from socket import SocketType
 from typing import TYPE_CHECKING
 
 from nat.loop import READ, WRITE, Handler
-from zignet.dns.answers import FORWARD, failure
+from zignet.dns.answers import Forward
 from zignet.dns.query import Query
 
 if TYPE_CHECKING:
@@ -98,10 +98,9 @@ class Connection(Handler):
 
     def _answer(self, query: bytes) -> None:
         made = self._server.answers.answer(query, self._server.loop.now, tcp=True)
-        if made is FORWARD:
+        if isinstance(made, Forward):
             pending: list[Query] = []
-            done = partial(self._forwarded, query, pending)
-            asked = self._server.exchange.ask(query, done, tcp=True)
+            asked = self._server.ask(made, query, partial(self._forwarded, pending), tcp=True)
             if asked is not None and not asked.is_over:
                 pending.append(asked)
                 self._pending.add(asked)
@@ -110,9 +109,9 @@ class Connection(Handler):
         else:
             self._put(made)
 
-    def _forwarded(self, query: bytes, pending: list[Query], answer: bytes | None) -> None:
+    def _forwarded(self, pending: list[Query], answer: bytes) -> None:
         self._pending.difference_update(pending)
-        self._put(failure(query) if answer is None else answer)
+        self._put(answer)
         if pending and self._sock is not None:  # else: `_go_on` is at work
             self._go_on()
 

@@ -22,6 +22,7 @@ RECORDS = {
     "loop.example": {"CNAME": ["loop2.example."]},
     "loop2.example": {"CNAME": ["loop.example."]},
     "here.example": {"A": ["127.0.0.1"], "AAAA": ["::1"]},
+    "svc.video.example": {"HTTPS": ["1 . alpn=h2 ipv4hint=192.0.2.1 echconfig=AAAA ipv6hint=2001:db8::1"]},
     "text.example": {"TXT": ['"hello"']},
 }
 

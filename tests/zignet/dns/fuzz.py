@@ -12,9 +12,10 @@ from scapy.layers.dns import DNS
 
 from tests.fuzzing import main
 from tests.zignet.dns.test_answers import made, query
-from zignet.dns.answers import FORWARD, failure
+from zignet.dns.answers import FORWARD, SERVICE, failure
 from zignet.dns.found import Found, found_in
 from zignet.dns.hosts import parse_hosts
+from zignet.dns.service import services_in
 from zignet.dns.upstreams import parse_resolv_conf
 from zignet.dns.wire import (
     BadMessage,
@@ -32,12 +33,13 @@ QUERIES = [
     query("admin.zignet", "A"),
     query("2.0.64.100.in-addr.arpa", "PTR", edns=True),
     query("www.other.example", "HTTPS"),
+    query("www.video.example", "HTTPS", edns=True),
     make_query("a.b.c.d.e.example", 28),
 ]
 
 
-def _answer(*zone: str) -> bytes:
-    reply = dnslib.DNSRecord.parse(make_query("www.example", 1)).reply()
+def _answer(*zone: str, kind: int = 1) -> bytes:
+    reply = dnslib.DNSRecord.parse(make_query("www.example", kind)).reply()
     for line in zone:
         reply.add_answer(*dnslib.RR.fromZone(line))
     return bytes(reply.pack())
@@ -48,6 +50,14 @@ ANSWERS = [
     _answer("www.example 60 CNAME x.example", "x.example 60 CNAME y.example", "y.example 9 A 192.0.2.1"),
     _answer("www.example 60 MX 10 mail.example", "example 60 SOA a.example b.example 1 2 3 4 5"),
     _answer(),
+]
+SERVICES = [
+    _answer(
+        "www.example 60 HTTPS 1 . alpn=h2,h3 port=8443 ipv4hint=192.0.2.1 echconfig=AAAA ipv6hint=2001:db8::1",
+        "www.example 60 HTTPS 2 www.video.example. mandatory=port port=443 key65400=x",
+        kind=65,
+    ),
+    _answer("www.example 60 CNAME x.example.", "x.example 60 HTTPS 0 www.video.example.", kind=65),
 ]
 
 
@@ -77,6 +87,9 @@ def fuzz_answers(rng: random.Random) -> None:
     for _ in range(4):
         message = mutate(rng, rng.choice(QUERIES))
         made_ = answers.answer(message, rng.random() * 40, rng.random() < 0.5)
+        if made_ is SERVICE:
+            assert question_of(answers.service_query(message)).kind in (64, 65)
+            made_ = answers.service(message, mutate(rng, rng.choice(SERVICES)), rng.random() < 0.5)
         if made_ is FORWARD:
             assert question_of(message).end <= len(message)
             made_ = failure(message)
@@ -94,9 +107,25 @@ def fuzz_found(rng: random.Random) -> None:
     assert found.ttl >= 0
 
 
+# Invariant: what is left of any bytes are records in their order that no hint, no ECH and no strange target is in.
+def fuzz_services(rng: random.Random) -> None:
+    message = mutate(rng, rng.choice(SERVICES))
+    for service in services_in(message, lambda name: name.endswith("video.example")):
+        target, at = read_name(bytes(12) + service.data, 14)
+        assert target in ("", "www.video.example") or target.endswith("video.example")
+        keys = []
+        at -= 12
+        while at < len(service.data):
+            keys.append(int.from_bytes(service.data[at : at + 2], "big"))
+            at += 4 + int.from_bytes(service.data[at + 2 : at + 4], "big")
+        assert at == len(service.data)
+        assert keys == sorted(set(keys) - {4, 5, 6})
+        assert 0 <= service.ttl <= 300
+
+
 # Invariant: what is read of a name is written again, unless it has odd bytes; reading ends, or raises BadMessage.
 def fuzz_names(rng: random.Random) -> None:
-    message = mutate(rng, rng.choice(QUERIES + ANSWERS))
+    message = mutate(rng, rng.choice(QUERIES + ANSWERS + SERVICES))
     try:
         name, _ = read_name(message, rng.randrange(len(message) + 1))
     except BadMessage:
@@ -139,7 +168,7 @@ def fuzz_files(rng: random.Random) -> None:
     assert all(len(address) in (4, 16) for each in parse_hosts(text).values() for address in each)
 
 
-TARGETS = (fuzz_answers, fuzz_found, fuzz_names, fuzz_records, fuzz_files)
+TARGETS = (fuzz_answers, fuzz_found, fuzz_services, fuzz_names, fuzz_records, fuzz_files)
 
 if __name__ == "__main__":
     main(__doc__, TARGETS)

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.dns import DNS
 
-from zignet.dns.answers import FORWARD, Answers, failure
+from zignet.dns.answers import FORWARD, SERVICE, Answers, failure
 from zignet.dns.fakes import Fakes
 from zignet.dns.zone import Zone, reverse_name, reverse_prefix
+from zignet.exits.names import is_sendable
 
 POOL4, POOL6 = ipaddress.ip_network("198.19.0.0/16"), ipaddress.ip_network("2001:2::/64")
 RANGE4, RANGE6 = ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd5a:6967:6e65::/48")
@@ -44,7 +45,11 @@ def made(pool4=POOL4, forwards=True):
     zone = Zone(
         Three(), [RANGE4, RANGE6, pool4, POOL6], lambda address: (fakes.lookup(address) or (None,))[0]
     )
-    return Answers(zone, fakes, lambda name: name.endswith("video.example"), forwards=forwards)
+    return Answers(zone, fakes, is_fake, forwards=forwards)
+
+
+def is_fake(name):
+    return is_sendable(name) and name.endswith("video.example")  # as `Which` does
 
 
 @pytest.fixture
@@ -117,7 +122,9 @@ def test_the_case_of_a_question_is_kept(answers):
 
 @pytest.mark.parametrize("kind", ["HTTPS", 64])
 def test_what_would_lead_past_us_is_not_said(answers, kind):
-    seen = ask(answers, "www.video.example", kind)
+    assert answers.answer(query("www.video.example", kind), 0.0) is SERVICE  # see test_service
+    assert answers.counts["forwarded"] == 1
+    seen = ask(made(forwards=False), "www.video.example", kind)
     assert (code(seen), seen.rr) == ("NOERROR", [])
     assert dnslib.QTYPE[seen.auth[0].rtype] == "SOA"
 

@@ -12,7 +12,18 @@ import zignet.dns
 from tests.zignet.wire.test_wire_is_pure import FORBIDDEN, imported
 
 FOLDER = Path(zignet.dns.__file__).parent
-PURE = ("answers", "choice", "directory", "fakes", "found", "key_table", "patterns", "wire", "zone")
+PURE = (
+    "answers",
+    "choice",
+    "directory",
+    "fakes",
+    "found",
+    "key_table",
+    "patterns",
+    "service",
+    "wire",
+    "zone",
+)
 
 
 @pytest.mark.parametrize("name", PURE)

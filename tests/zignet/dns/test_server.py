@@ -104,6 +104,26 @@ def test_forwarded_as_it_was(loop, serve, server):
     assert addresses(udp(loop, serve(), query("text.example", "TXT"))) == ['"hello"']
 
 
+@pytest.mark.parametrize("truncating", [False, True])
+def test_services_without_what_leads_past_us(loop, serve, server, client, truncating):
+    server.truncating = truncating
+    running = serve()
+    stream = client(running)
+    stream.send(query("svc.video.example", "HTTPS", edns=True))
+    for answer in (udp(loop, running, query("svc.video.example", "HTTPS", edns=True)), stream.answer()):
+        assert [str(record.rdata) for record in dnslib.DNSRecord.parse(answer).rr] == ["1 . alpn=h2"]
+    assert {kind for _, kind, _ in server.asked} == {"HTTPS"}
+    assert all(
+        len(message) == 12 + 19 + 4 for message in server.raw
+    )  # no EDNS: signatures would be of no use
+
+
+def test_services_of_an_upstream_that_says_nothing(loop, serve, server):
+    server.failing = True
+    seen = dnslib.DNSRecord.parse(udp(loop, serve(), query("svc.video.example", "HTTPS")))
+    assert (seen.header.rcode, seen.rr) == (0, [])
+
+
 def test_ours_is_not_told_to_anybody(loop, serve, server):
     running = serve()
     for name in ("nobody.zignet", "x.y.zignet", "9.9.64.100.in-addr.arpa", "www.video.example"):
