@@ -17,7 +17,7 @@ from nat.exit import Associate, MayDial, Reason, Refusal, StandIn, UdpDirect
 from nat.loop import READ, Handler, Loop
 from nat.naming import Naming, has_way
 from nat.race import Race, permitted
-from nat.sockets import AF_INET, Underlay, family_of, literal, sockaddr
+from nat.sockets import AF_INET, Underlay, family_of, literal, sockaddr, text_of
 from nat.udp import MAX_DATAGRAM, ROOM, Udp, UdpFlow
 
 __all__ = ["Mapping", "Mappings"]
@@ -411,11 +411,13 @@ class Mappings:
         flow.sockaddr = sockaddr(address, flow.target_port)
         assert flow.route is not None
         exit_, family = flow.route.exit, family_of(address)
-        key = (flow.source, flow.source_address, flow.source_port, exit_, family, "")
+        # A stand-in's is not found by `join`, where the next flow of this source would go to its own target.
+        shared = "" if plan.stand_in is None else "stand-ins"
+        key = (flow.source, flow.source_address, flow.source_port, exit_, family, shared)
         mapping = self._by_key.get(key)
         if mapping is not None and flow.sockaddr in mapping.flows:
             # Two names at one address: who answers there must be told apart, so this one has a socket of its own.
-            key = (*key[:-1], "only " + flow.route.name)
+            key = (*key[:-1], "only " + (flow.route.name or text_of(flow.target)))
         return self._enter(flow, key, plan)
 
     def _enter(self, flow: UdpFlow, key: tuple[Any, ...], plan: UdpDirect | Associate) -> Refusal | None:

@@ -32,7 +32,7 @@ from zignet.control import (
     Status,
     Totals,
 )
-from zignet.control.explain import explain
+from zignet.control.explain import explain, hijacked
 from zignet.packet_path import compiled_modules
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ __all__ = ["Report"]
 PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmp"}
 LEASE_S = 30.0  # of a service that is published for a while
 MOST_MEMBERS = 100  # whom it is published to
+DNS_PORT = 53
 KNOWN_BY = {"tls": "sni", "http": "host"}
 
 
@@ -179,7 +180,11 @@ class Report:
 
     def explain(self, question: Question) -> Explanation:
         """How such a flow would leave by the rules in force, and how the latest ones like it did."""
-        answer = explain(self._node.rules, question, self._node.config.sniff.server_first)
+        names = self._node.names
+        if names is not None and names.hijacks and question["port"] == DNS_PORT:
+            answer = hijacked()
+        else:
+            answer = explain(self._node.rules, question, self._node.config.sniff.server_first)
         name, address = question["name"], question["address"]
         engine = self._node.engine
         alike = [

@@ -283,6 +283,24 @@ def test_datagrams_by_way_of_another_address(family, no_leak):
     server.close()
 
 
+def test_every_target_of_one_source_has_the_stand_in(no_leak):
+    """A resolver asks all of its servers from one socket; each answer comes from the server that was asked."""
+    server = udp_server()
+    port = server.getsockname()[1]
+    exit_ = StandIn(V4)
+    targets = ["203.0.113.1", "203.0.113.2", "203.0.113.3", "203.0.113.2"]
+    with world(ByName(exit_)) as w:
+        for target in targets:
+            w.device.put(IP(src=APP4, dst=target) / UDP(sport=40001, dport=port) / target.encode())
+            data, sender = w.loop.until(lambda: received(server))
+            server.sendto(b"answer to " + data, sender)
+            out = w.answer().packet
+            assert (data.decode(), out.src, out[UDP].load) == (target, target, b"answer to " + data)
+        assert len(w.engine.udp.flows) == len(w.engine.mappings) == 3
+    assert [target.address for target in exit_.asked] == [packed(target) for target in targets[:3]]
+    server.close()
+
+
 def test_a_stand_in_may_refuse(no_leak):
     with world(ByName(StandIn(Refusal(Reason.HOST_UNREACHABLE, "none is left")), {})) as w:
         w.device.put(hello("v4", 53))

@@ -230,6 +230,13 @@ def _check_together(config: Config, root: Node, reading: Reading) -> None:
     if mtu_line and config.tun.peer_mtu > config.tun.mtu:
         reading.complain(mtu_line, "tun.peer_mtu", f"more than tun.mtu, which is {config.tun.mtu}")
     _check_pools(config, root, reading)
+    if config.dns is not None and config.dns.mode == "hijack" and config.proxy.mode != "global":
+        reading.complain(
+            _line_of(root, "dns", "mode"),
+            "dns.mode",
+            f"hijack answers the queries that enter {config.tun.name}, and with `proxy.mode: {config.proxy.mode}` none "
+            "do; set `proxy: {mode: global}`, or `dns: {mode: auto}`",
+        )
     if len(config.listen) > 1:
         reading.complain(
             _line_of(root, "listen"),

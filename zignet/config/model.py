@@ -20,8 +20,7 @@ from zignet.config.url import Url
 from zignet.identity import PublicKey
 from zignet.routing import Lines
 
-# `hijack` is not among them: queries that enter the TUN are flows like others
-NAME_MODES = ("auto", "resolved", "networkmanager", "dnsmasq", "resolver", "resolvconf", "off")
+NAME_MODES = ("auto", "resolved", "networkmanager", "dnsmasq", "resolver", "resolvconf", "hijack", "off")
 
 __all__ = [
     "Config",

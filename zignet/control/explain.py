@@ -16,7 +16,7 @@ from zignet.exits.names import host_port
 from zignet.routing import Considered, Rules
 from zignet.routing import Explanation as Found
 
-__all__ = ["explain"]
+__all__ = ["explain", "hijacked"]
 
 _CATCH_ALL = ("MATCH", "* ", "*->")  # to win over these is no news
 _PROTOCOLS = {"tcp": 6, "udp": 17}
@@ -56,6 +56,28 @@ def explain(rules: Rules, question: Question, server_first: Collection[int] = ()
         exit_address=_where(route.exit),
         decided="syn" if found.at_syn else "sniff",
         refused=refused,
+        steps=steps,
+    )
+
+
+def hijacked() -> Explanation:
+    """The answer for port 53 with `dns.mode: hijack`."""
+    steps = [
+        Step(
+            stage="syn", text="decided at once: queries that enter the TUN are answered here, before any rule"
+        ),
+        Step(
+            stage="exit", text="dns is this node's own name server, in the name of the server that is asked"
+        ),
+    ]
+    return Explanation(
+        rule="dns.mode: hijack",
+        where="",
+        exit="dns",
+        exit_type="dns",
+        exit_address="",
+        decided="syn",
+        refused=False,
         steps=steps,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 
 from nat.loop import Loop, Timer
@@ -37,13 +37,26 @@ MOST_REPAIRS = 3  # …
 REPAIRS_S = 600.0  # … in so long
 
 
-def wanted(settings: DnsConfig, own: Iterable[str], link: str, index: int, patterns: Iterable[str]) -> Wanted:
-    """What a configuration asks of the system. `own`: the node's addresses on `link`, which answer at port 53."""
+def wanted(
+    settings: DnsConfig,
+    own: Iterable[str],
+    link: str,
+    index: int,
+    patterns: Iterable[str],
+    *,
+    captures: bool = False,
+    bypass: tuple[IPv4Network | IPv6Network, ...] = (),
+) -> Wanted:
+    """What a configuration asks of the system. `own`: the node's addresses on `link`, which answer at port 53.
+
+    `captures`: all traffic enters the link, but for that to `bypass`, and queries in it can be answered.
+    """
     servers = (
         *(Server(ip_address(host)) for host in own),
         *(Server(ip_address(one.host), one.port) for one in settings.listen),
     )
-    return Wanted(link, index, servers, routing_domains(filter(_is_domain, patterns)), Mode(settings.mode))
+    domains = routing_domains(filter(_is_domain, patterns))
+    return Wanted(link, index, servers, domains, Mode(settings.mode), captures, bypass)
 
 
 def _is_domain(pattern: str) -> bool:

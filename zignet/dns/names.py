@@ -1,7 +1,7 @@
 """All of Magic DNS, wired: made by the node where its configuration has a `dns` section.
 
 applications ─► Server ─► Answers ─► Zone (Directory) | Fakes (FakeStore) | FORWARD ─► Exchange ─► Upstreams
-engine's dialler ─► Resolver ─► Exchange          engine's flows ─► FakeChooser ─► the rules
+engine's dialler ─► Resolver ─► Exchange          engine's flows ─► HijackChooser ─► FakeChooser ─► the rules
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from zignet.dns.choice import FakeChooser, Which
 from zignet.dns.directory import NodeDirectory
 from zignet.dns.exchange import Exchange
 from zignet.dns.fakes import Fakes
+from zignet.dns.hijack import PORT, HijackChooser, OwnServer
 from zignet.dns.lead import Lead, wanted
 from zignet.dns.resolver import Resolver
 from zignet.dns.server import Server
@@ -34,16 +35,15 @@ from zignet.dns.wire import AAAA, ANY, HTTPS, SVCB, A
 from zignet.dns.zone import Zone
 from zignet.exits import AnyExit
 from zignet.routing import Rules
-from zignet.system.names import Applied
+from zignet.system.names import Applied, Mode
 
 if TYPE_CHECKING:
     from zignet.peers import Hub
 
-__all__ = ["PORT", "Names"]
+__all__ = ["Names"]
 
 log = logging.getLogger("zignet.dns")
 
-PORT = 53  # at this node's own addresses
 SAVE_S = 0.02  # how long what was given may be only in memory
 REMEMBER_S = 60.0  # when mappings were last used is written that often …
 REMEMBERED = 5_000  # … for so many
@@ -79,6 +79,7 @@ class Names:
         self._store.wake = self._wake
         self.lead = Lead(loop, config.state_dir, self._led)
         self._link = ("", 0)
+        self._own_server = OwnServer([])
 
     def attach(self, engine: Engine, hub: Hub | None, rules: Rules, exits: Mapping[str, AnyExit]) -> None:
         """Take part in a node, before its server listens."""
@@ -114,7 +115,23 @@ class Names:
     def lead_here(self, link: str, index: int) -> None:
         """Have the system's names that are ours come here, as `dns.mode` says. `link`: the TUN."""
         self._link = (link, index)
-        self.lead.want(wanted(self._settings, self._own, link, index, self._which_now.domains()))
+        captures = self._config.proxy.mode == "global" and bool(self._own_server.addresses)
+        self.lead.want(
+            wanted(
+                self._settings,
+                self._own,
+                link,
+                index,
+                self._which_now.domains(),
+                captures=captures,
+                bypass=self._config.proxy.bypass,
+            )
+        )
+
+    @property
+    def hijacks(self) -> bool:
+        """Whether flows to port 53 that enter the TUN are answered here."""
+        return self.lead.applied.mechanism is Mode.HIJACK
 
     def _led(self, applied: Applied) -> None:
         self.upstreams.stand_in(applied.upstreams, applied.upstream_file)
@@ -128,14 +145,18 @@ class Names:
                 raise OSError(error.errno, f"dns.listen: {server}: {error.strerror}") from error
         for host in self._own:
             try:
-                self.server.listen(host, PORT)
+                if (host, PORT) not in self.server.addresses:  # else: `dns.listen` has it
+                    self.server.listen(host, PORT)
             except OSError as error:
                 log.warning("names are not answered at %s port %d: %s", host, PORT, error.strerror)
+            else:
+                self._own_server.addresses.append(_packed(host))
         self._remember()
 
     def chooser(self, rules: Rules, exits: Mapping[str, AnyExit]) -> Chooser:
         """The rules, for flows to fake addresses as well."""
-        return FakeChooser(rules, exits, self.fakes)
+        chooser = FakeChooser(rules, exits, self.fakes)
+        return HijackChooser(chooser, self._own_server, lambda: self.hijacks)
 
     def reload(self, settings: DnsConfig | None, rules: Rules, exits: Mapping[str, AnyExit]) -> None:
         """Other rules, other lists, other upstreams, other peers; where it listens and the pools stay."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from zignet.control import RequestError
 from zignet.control.messages import DnsStatus, DnsWhy
+from zignet.system.names.wanted import ALL
 
 if TYPE_CHECKING:
     from zignet.dns.names import Names
@@ -30,7 +31,7 @@ class NamesReport:
             why=lead.applied.why,
             changes=list(lead.applied.changes),
             notes=lead.notes(),
-            domains=list(wanted.domains) if wanted is not None else [],
+            domains=[ALL] if names.hijacks else list(wanted.domains) if wanted is not None else [],
             upstreams=now["upstreams"],
             others=names.others,
             fakes=now["names"],

@@ -19,7 +19,16 @@ def checks(config: Config) -> list[Check]:
     from zignet.dns.lead import wanted
 
     own = (str(config.tun.address),)
-    asked = wanted(config.dns, own, config.tun.name, 1, ("zignet", *config.dns.fake))
+    proxy = config.proxy
+    asked = wanted(
+        config.dns,
+        own,
+        config.tun.name,
+        1,
+        ("zignet", *config.dns.fake),
+        captures=proxy.mode == "global",
+        bypass=proxy.bypass,
+    )
     return [check(asked, config.state_dir, instance(config).state is State.WARN)]
 
 

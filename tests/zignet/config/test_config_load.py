@@ -309,3 +309,17 @@ def test_any_tree_is_read_or_refused(tree):
 def test_any_text_is_read_or_refused(text: str):
     with suppress(ConfigError):
         parse_config(text)
+
+
+@pytest.mark.parametrize("mode", ["hijack", "auto"])
+def test_queries_are_hijacked_in_global_mode_only(mode):
+    text = f'proxy: {{mode: "off"}}\ndns:\n  mode: {mode}\n'
+    if mode == "auto":
+        assert parse_config(text).dns.mode == mode
+        return
+    with pytest.raises(ConfigError) as error:
+        parse_config(text)
+    (problem,) = error.value.problems
+    assert (problem.line, problem.key) == (3, "dns.mode")
+    assert "set `proxy: {mode: global}`" in str(error.value)
+    assert parse_config(text.replace('"off"', "global")).dns.mode == mode

@@ -20,7 +20,10 @@ def resolv_conf(host: Host, wanted: Wanted) -> Plan:
 def hijackable(host: Host, wanted: Wanted) -> str | None:
     """Why the queries of this host's programs would not be seen on the TUN; None where they would."""
     if not wanted.captures:
-        return "the node does not answer queries that enter the TUN"
+        return (
+            "the node does not answer queries that enter the TUN: `proxy.mode` is not global, or port 53 of its own "
+            "addresses is taken"
+        )
     if not host.nameservers:
         return f"{PATH} names no server"
     for server in host.nameservers:
@@ -31,9 +34,14 @@ def hijackable(host: Host, wanted: Wanted) -> str | None:
 
 def hijack(host: Host, wanted: Wanted) -> Plan:
     """Nothing to do. Raises `NamesError` where it would have no effect."""
-    if (why := hijackable(host, wanted)) is not None:
-        raise NamesError(f"{why}, so queries to it would not be seen")
-    return Plan(Mode.HIJACK)
+    if (why := hijackable(host, wanted)) is None:
+        return Plan(Mode.HIJACK)
+    if wanted.captures:
+        why += (
+            f", so queries would not be seen there. Name a server in {PATH} that is neither on the local network nor "
+            "in `proxy.bypass`, or set `dns.mode: resolvconf`."
+        )
+    raise NamesError(why)
 
 
 def off(host: Host, wanted: Wanted) -> Plan:
