@@ -186,6 +186,8 @@ class Tcp:
         packet = self.gateway.parsed(held)
         if packet is not None:
             code = UNREACHABLE.get(reason)
+            if reason is Reason.PROHIBITED and source is not self.gateway:
+                code = craft.Unreachable.PROHIBITED  # a peer's application sees a RST, and its node knows why
             source.send(craft.tcp_reset(packet) if code is None else craft.unreachable(packet, code))
 
     def _evicted(self, flow: TcpFlow) -> None:

@@ -9,6 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import zignet
+from nat.exit import Exit
 from nat.flow import Flow as EngineFlow
 from nat.flow import State
 from nat.sockets import text_of
@@ -67,7 +68,7 @@ class Report:
         engine, config = node.engine, node.config
         now = engine.loop.now
         tally, gateway = engine.tally, engine.gateway
-        live = list(engine.flows())
+        live = list(self._flows())
         up = sum(moved(flow)[0] for flow in live)
         down = sum(moved(flow)[1] for flow in live)
         return Status(
@@ -106,14 +107,15 @@ class Report:
         )
 
     def _counts(self) -> FlowCounts:
-        engine = self._node.engine
-        table = engine.table
+        engine, hub = self._node.engine, self._node.hub
+        tcp, udp = hub.carried_counts() if hub is not None else (0, 0)
         return FlowCounts(
-            tcp=len(table),
-            udp=len(engine.udp.flows),
+            tcp=len(engine.table) + tcp,
+            udp=len(engine.udp.flows) + udp,
             icmp=len(engine.icmp.flows),
-            half_open=len(table.half_open),
-            limit=table.limit,
+            half_open=len(engine.table.half_open),
+            past_nat=tcp + udp,
+            limit=engine.table.limit,
         )
 
     def pulse(self) -> Pulse:
@@ -142,13 +144,16 @@ class Report:
                 count[0] += 1
                 count[1] += up
                 count[2] += down
-        for name, exit_ in node.exits.items():
+        known: dict[str, Exit] = dict(node.exits)
+        if node.hub is not None and node.hub.guests.exit is not None:
+            known[node.hub.guests.exit.name] = node.hub.guests.exit
+        for name, exit_ in known.items():
             ended = node.engine.tally.of(name)
             flows, up, down = counts.get(name, (0, 0, 0))
             yield ExitStatus(
                 name=name,
-                type=exit_.kind,
-                address=exit_.where,
+                type=getattr(exit_, "kind", ""),
+                address=getattr(exit_, "where", ""),
                 flows=flows,
                 up_bytes=ended.up + up,
                 down_bytes=ended.down + down,
@@ -158,15 +163,20 @@ class Report:
                 last_error_age_s=round(now - ended.last_error_at, 3) if ended.last_error else None,
             )
 
+    def _flows(self) -> Iterator[EngineFlow]:
+        """All live ones: the engine's, and those that go to a peer's exit past its NAT."""
+        hub = self._node.hub
+        return chain(self._node.engine.flows(), hub.carried() if hub is not None else ())
+
     def flows(self, ended: bool, limit: int | None = None, before: int | None = None) -> Iterable[Flow]:
         """Open flows, newest first; with `ended` the recently ended ones too. `limit`, `before`: some of them."""
         engine = self._node.engine
         if limit is not None:
-            every = chain(engine.flows(), engine.tally.recent if ended else ())
+            every = chain(self._flows(), engine.tally.recent if ended else ())
             older = (flow for flow in every if before is None or flow.number < before)
             chosen = nlargest(limit, older, key=lambda flow: flow.number)
         else:
-            chosen = sorted(engine.flows(), key=lambda flow: flow.number, reverse=True)
+            chosen = sorted(self._flows(), key=lambda flow: flow.number, reverse=True)
             if ended:
                 chosen += reversed(engine.tally.recent)
         return (shown(flow, engine.loop.now) for flow in chosen)

@@ -79,6 +79,8 @@ def sample_peer(number: int, **changes: Any) -> Peer:
         "rtt_s": 0.01234,
         "loss": 0.015,
         "last_seen": 1_790_000_000.0,
+        "exit_flows": 0,
+        "guest_flows": 0,
     }
     return Peer(**{**peer, **changes})
 
@@ -151,7 +153,7 @@ SAMPLE_STATUS: dict[str, Any] = {
             "last_error_age_s": 61.0,
         }
     ],
-    "flows": {"tcp": 2, "udp": 1, "icmp": 0, "half_open": 0, "limit": 65536},
+    "flows": {"tcp": 2, "udp": 1, "icmp": 0, "half_open": 0, "past_nat": 0, "limit": 65536},
     "totals": {
         "flows": 12,
         "up": 10_000,

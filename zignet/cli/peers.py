@@ -18,7 +18,8 @@ _STATES = {"connected": "green", "connecting": "yellow", "idle": "dim"}
 _GAP = 2  # columns of the screen between two of the table
 _NAME, _PATH = 12, 21  # columns of the screen that a name, and host:port in IPv4, are left at least
 _LEFT = ("peer", "key", "address", "path")
-_DISPENSABLE = ("key", "loss", "received", "sent")  # on a narrow screen, this one first; --json has all
+# On a narrow screen, this one first; --json has all
+_DISPENSABLE = ("key", "loss", "by it", "by us", "received", "sent")
 
 
 def table(peers: Sequence[Peer], width: int, most: int | None = None) -> Table:
@@ -64,7 +65,17 @@ def _columns(peers: Sequence[Peer]) -> dict[str, list[str]]:
         "sent": [size(peer["sent"]) for peer in peers],
         "rtt": [_or_dash(peer["rtt_s"], milliseconds) for peer in peers],
         "loss": [_or_dash(peer["loss"], lambda loss: f"{loss * 100:.1f} %") for peer in peers],
+        **_flows(peers),
     }
+
+
+def _flows(peers: Sequence[Peer]) -> dict[str, list[str]]:
+    """Flows by exits, where there are any: ours by the peer, the peer's by us."""
+    columns = {
+        "by it": [peer["exit_flows"] for peer in peers],
+        "by us": [peer["guest_flows"] for peer in peers],
+    }
+    return {heading: list(map(str, counts)) for heading, counts in columns.items() if any(counts)}
 
 
 def _or_dash(value: float | None, text: Callable[[float], str]) -> str:
@@ -75,7 +86,7 @@ def _room(columns: dict[str, list[str]], width: int) -> dict[str, int]:
     """How wide names and paths may be; for their sake, columns that can be missed are taken away."""
     widths = {heading: max(map(len, (heading, *cells))) for heading, cells in columns.items()}
     name, path = widths.pop("peer"), widths.pop("path")
-    missed = iter(_DISPENSABLE)
+    missed = iter([heading for heading in _DISPENSABLE if heading in widths])
     while (left := width - sum(widths.values()) - _GAP * (len(widths) + 1)) < min(name, _NAME) + min(
         path, _PATH
     ):
@@ -89,6 +100,8 @@ def _room(columns: dict[str, list[str]], width: int) -> dict[str, int]:
 def _caption(peers: Sequence[Peer], shown: int) -> str:
     connected = sum(peer["state"] == "connected" for peer in peers)
     text = f"{len(peers)} peer{'' if len(peers) == 1 else 's'}, {connected} connected"
+    ours, theirs = sum(peer["exit_flows"] for peer in peers), sum(peer["guest_flows"] for peer in peers)
+    text += f"; flows: {ours} by their exits, {theirs} of theirs by ours" if ours or theirs else ""
     return text if shown == len(peers) else f"{text}; the first {shown}, --all for every one"
 
 

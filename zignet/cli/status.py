@@ -51,7 +51,7 @@ def _facts(status: Status) -> RenderableType:
         "mode": f"{status['mode']}, {_count(status['rules'], 'rule')}",
         "configuration": f"{path}, read {duration(config['loaded_age_s'])} ago",
         "flows": f"{flows['tcp']} tcp ({flows['half_open']} half open), {flows['udp']} udp, "
-        f"{flows['icmp']} icmp; limit {flows['limit']}",
+        f"{flows['icmp']} icmp; limit {flows['limit']}{_elsewhere(status)}",
         "since start": f"{_count(totals['flows'], 'flow')}, {size(totals['up'])}B up, "
         f"{size(totals['down'])}B down, {totals['packets_in']} packets in, {totals['packets_out']} out",
     }
@@ -65,6 +65,12 @@ def _facts(status: Status) -> RenderableType:
         if value:
             table.add_row(key, _safe(value))
     return table
+
+
+def _elsewhere(status: Status) -> str:
+    """Flows that the NAT does not have."""
+    straight = status["flows"]["past_nat"]
+    return f"; {straight} of them straight to peers" if straight else ""
 
 
 def _peers(status: Status) -> dict[str, str]:

@@ -48,8 +48,8 @@ class ExitStatus(TypedDict):
     """One exit, and what went through it since the start."""
 
     name: str
-    type: str  # direct | block | socks5 | http
-    address: str  # of the proxy; the interface of a direct exit; or ""
+    type: str  # direct | block | socks5 | http | peer; guests: what peers have dialled here
+    address: str  # of the proxy; the interface of a direct exit; the beginning of a peer's key; or ""
     flows: int  # open now
     up_bytes: int
     down_bytes: int
@@ -66,6 +66,7 @@ class FlowCounts(TypedDict):
     udp: int
     icmp: int
     half_open: int  # of the TCP ones, those without a handshake yet
+    past_nat: int  # of all, those that leave by a peer's exit from their first packet on
     limit: int
 
 
@@ -162,6 +163,8 @@ class Peer(TypedDict):
     rtt_s: float | None  # of the last ping, or of the handshake
     loss: float | None  # share of the messages on this session that did not arrive here
     last_seen: float | None  # seconds since 1970, of a peer that is not connected
+    exit_flows: int  # ours that leave by it, and are open
+    guest_flows: int  # its own that leave by this host, and are open
 
 
 class Ping(TypedDict):

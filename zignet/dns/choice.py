@@ -96,9 +96,8 @@ class FakeChooser:
         name, exit_name = found
         if exit_name:
             exit_ = self._exits.get(exit_name)
-            return (
-                STALE if exit_ is None else Route(exit_, f"sniffed before: {name} -> {exit_name}", True, name)
-            )
+            rule = f"sniffed before: {name} -> {exit_name}"
+            return STALE if exit_ is None else Route(exit_, rule, True, name, again=True)
         route = self._rules.choose(protocol, source, source_port, UNSPECIFIED[len(target)], port, name)
         assert route is not None  # the seam's promise: with a name the rules always answer
         return Route(route.exit, route.rule, True, name)

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from nat import craft
 from nat.checksum import fold, sum16
 from nat.exit import Route
-from nat.header import TCP_SYN
+from nat.header import TCP_SYN, UDP_LENGTH
 from nat.header import Protocol as Ip
 from nat.packet import Packet
+from zignet.peers.carried import Books, Carried, key_of
 from zignet.peers.streams import Stream, streams
-from zignet.wire import NUMBERS, address_of, good_name
+from zignet.wire import NUMBERS, Refusal, address_of, good_name
 
 if TYPE_CHECKING:
     from nat.engine import Engine
@@ -47,12 +48,15 @@ class Destination:
         "address4",
         "address6",
         "answered_until",
+        "books",
+        "flows",
         "in4",
         "in6",
         "meaning",
         "number",
         "peer",
         "ports",
+        "route",
         "way4",
         "way6",
     )
@@ -66,6 +70,9 @@ class Destination:
         self.address4, self.address6 = addresses
         self.answered_until = 0.0  # monotonic seconds
         self.ports: set[int] = set()  # to which the rules let UDP go this way
+        self.books: Books | None = None
+        self.flows: dict[int, Carried] | None = None  # by `key_of`; None: the engine's NAT has them already
+        self.route: Route | None = None  # of the flow that began last
         self.way4 = self.address4 + own[0]
         self.way6 = self.address6 + own[1]
         self.in4 = fold(sum16(self.way4, 0, len(self.way4), 0))
@@ -83,6 +90,20 @@ class Destination:
         """The exit does not know the number."""
         self.answered_until = 0.0
 
+    def unseen(self, key: int, now: float) -> Carried | None:
+        """A datagram of a flow that the books do not have yet."""
+        assert self.books is not None
+        assert self.route is not None
+        return self.books.udp(self, key, self.route, now)
+
+    def refused(
+        self, source_port: int, target_port: int, *, v6: bool, udp: bool, reason: int, now: float
+    ) -> None:
+        """The exit does not carry this flow."""
+        if self.books is not None:
+            key = key_of(source_port, target_port, v6=v6, udp=udp)
+            self.books.refused(self, key, Refusal(reason), now)
+
 
 class Destinations:
     """All destinations of one node."""
@@ -99,6 +120,7 @@ class Destinations:
         dropped: Counter[str],
     ) -> None:
         self.by_number: dict[int, Destination] = {}  # the least recently begun first
+        self.books = Books(engine.tally, engine.settings, engine.gateway)
         self._by_address = sender.exits
         self._by_peer: Counter[Peer] = Counter()  # how many of them
         self._engine = engine
@@ -122,6 +144,12 @@ class Destinations:
     def live(self) -> list[bytes]:
         """Addresses that may have flows: not to be given to another name."""
         return [destination.address4 for destination in self.by_number.values()]
+
+    def lost(self, packet: Packet) -> None:
+        """A packet of some flow has waited in vain for the peer."""
+        destination = self._by_address.get(packet.target())
+        if destination is not None:
+            self.books.lost(destination, _key(packet), self._loop.now)
 
     def first(self, at: int, length: int) -> None:
         """A packet in the gateway's buffer that the packet path does not carry by itself."""
@@ -147,6 +175,7 @@ class Destinations:
         if destination is None or link is None:
             self._gateway.slow(at, length)
         elif link.tunnel.dead:
+            self.books.lost(destination, _key(packet), self._loop.now)
             self._dropped["exit flows: reset, the exit does not answer"] += 1
             self._gateway.send(craft.tcp_reset(packet))
         else:
@@ -172,8 +201,15 @@ class Destinations:
         if destination is None:  # live flows to it have another exit: the NAT can tell them apart
             gateway.slow(at, length)
             return
+        destination.route = route
         if packet.protocol == Ip.UDP:
             destination.ports.add(packet.target_port)
+            flow = self.books.udp(destination, _key(packet), route, self._loop.now)
+            if flow is not None:
+                flow.up += packet.l4_length - UDP_LENGTH
+                flow.touched = self._loop.now
+        else:
+            self.books.tcp(destination, _key(packet), route, self._loop.now)
         link = peer.link or self._wake(peer)
         now, tunnel = self._loop.now, link.tunnel
         # An exit that was restarted shall be found before its silence is long enough for all.
@@ -230,6 +266,8 @@ class Destinations:
             self._forget(self.by_number.pop(next(iter(self.by_number))))
         addresses = self._fakes.address4(number), self._fakes.address6(number)
         made = Destination(peer, number, route.name, addresses, self._own)
+        made.books = self.books
+        made.flows = None if route.again else {}
         self.by_number[number] = made
         self._by_peer[peer] += 1
         for address in addresses:
@@ -240,5 +278,15 @@ class Destinations:
         self._by_peer[destination.peer] -= 1
         if not self._by_peer[destination.peer]:
             del self._by_peer[destination.peer]
+        if destination.flows:
+            self.books.end_all(
+                destination.flows.values(), "its address means something else now", self._loop.now
+            )
         for address in (destination.address4, destination.address6):
             self._by_address.pop(address, None)
+
+
+def _key(packet: Packet) -> int:
+    return key_of(
+        packet.source_port, packet.target_port, v6=packet.version == 6, udp=packet.protocol == Ip.UDP
+    )

@@ -42,6 +42,7 @@ from zignet.noise import (
 from zignet.peers import actions
 from zignet.peers.admission import ConfiguredAdmission
 from zignet.peers.asking import Asking
+from zignet.peers.carried import Carried
 from zignet.peers.destinations import Destinations
 from zignet.peers.door import Door
 from zignet.peers.endpoints import Endpoints
@@ -204,6 +205,8 @@ class Hub:
 
     def _sweep(self) -> None:
         self.rare.expire()
+        if self.destinations is not None:
+            self.destinations.books.sweep(self.loop.now)
         self.loop.call_later(SWEEP_S, self._sweep)
 
     def close(self) -> None:
@@ -616,6 +619,8 @@ class Hub:
             self.dropped["to peers: not reachable"] += 1
             if packet is None:
                 continue
+            if self.destinations is not None:
+                self.destinations.lost(packet)
             if packet.target() in self.sender.exits and packet.tcp_flags & TCP_ACK:
                 self.gateway.send(craft.tcp_reset(packet))  # the exit has no more of this connection than we
             else:
@@ -643,6 +648,14 @@ class Hub:
             self.rare.destinations = self.receiver.exits = self.destinations.by_number
             self.gateway.lead_names_to_peers(fakes.pool4, fakes.pool6)
         self.destinations.lead(fakes, chooser)
+
+    def carried(self) -> list[Carried]:
+        """This host's own flows that leave by peers' exits, past the NAT; the oldest first."""
+        return self.destinations.books.flows() if self.destinations is not None else []
+
+    def carried_counts(self) -> tuple[int, int]:
+        """How many these are, TCP and UDP."""
+        return self.destinations.books.counts() if self.destinations is not None else (0, 0)
 
     def live_addresses(self) -> list[bytes]:
         """Fake addresses that may have flows."""

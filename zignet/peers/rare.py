@@ -322,17 +322,21 @@ class Rare:
             return
         size = 16 if refusal.flags & Flag.V6 else 4
         far, own, quote = destination.address(size), self._own[size], refusal.quote
-        if refusal.protocol == Protocol.UDP and refusal.reason == Refusal.NUMBER_UNKNOWN:
+        udp = refusal.protocol == Protocol.UDP
+        source, target, sequence = struct.unpack("!HHI", quote)
+        if udp and refusal.reason == Refusal.NUMBER_UNKNOWN:
             destination.forgotten()  # the next datagram says it again, and a lost one is the application's to repeat
             return
         if refusal.reason == Refusal.TOO_LARGE and not LEAST_MTU[size] <= refusal.mtu:
             return  # nonsense, or an attack on this host's memory of paths
+        if udp or refusal.protocol == Protocol.TCP:
+            how, now = refusal.reason, self._loop.now
+            destination.refused(source, target, v6=size == 16, udp=udp, reason=how, now=now)
         code = UNREACHABLE.get(refusal.reason, craft.Unreachable.PROHIBITED)
         if refusal.protocol == Protocol.TCP and code in (
             craft.Unreachable.PORT,
             craft.Unreachable.PROHIBITED,
         ):
-            source, target, sequence = struct.unpack("!HHI", quote)
             self._gateway.send(craft.tcp_reset_to(far, target, own, source, seq=0, ack=sequence + 1))
             return
         if refusal.protocol in (Protocol.TCP, Protocol.UDP):

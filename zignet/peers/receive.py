@@ -70,6 +70,7 @@ SYN: cython.int = 0x02
 RST: cython.int = 0x04
 ACK: cython.int = 0x10
 PSH: cython.int = 0x08
+FIN_SYN_RST: cython.int = 0x07
 DATA: cython.int = 4
 BUNDLE: cython.int = 255
 LENGTH: cython.Py_ssize_t = 2  # bytes in front of each frame of a bundle
@@ -884,7 +885,26 @@ class Receiver:
         elif self.view[l4 + 13] & (SYN | ACK) == SYN:
             self.dropped["exit flows: a connection the wrong way round"] += 1
             return None
+        if self.payload or (protocol == TCP and self.view[l4 + 13] & FIN_SYN_RST):
+            self.book(found, protocol == UDP, l4)
         return found
+
+    @cython.cfunc
+    def book(self, destination: Any, udp: cython.bint, l4: cython.Py_ssize_t) -> cython.void:
+        """Tell the books of an exit flow (`zignet.peers.carried`), once for each write to the TUN."""
+        flows: Any = destination.flows
+        if flows is None:
+            return
+        view = self.view
+        key: cython.ulonglong = (_read32(view, l4) >> 16) | ((_read32(view, l4) & 0xFFFF) << 16)
+        key = (key << 2) | (2 if view[BASE + 1] & V6 else 0) | (1 if udp else 0)
+        flow: Any = flows.get(key)
+        if flow is None:
+            return
+        flow.touched = self.loop.now
+        flow.down += self.payload
+        if not udp and view[l4 + 13] & FIN_SYN_RST:
+            flow.inward(view[l4 + 13], self.loop.now)
 
     @cython.cfunc
     def guest_of(self, peer: Any, number: cython.uint, end: cython.Py_ssize_t) -> object:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from zignet.control.messages import Admission, Identity, IdentityStatus, Offered, PeerCounts, Ping
 from zignet.control.messages import Peer as Row
+from zignet.exits import PeerExit
 from zignet.identity import PublicKey, address6
 from zignet.noise import Suite
 from zignet.wire import Protocol
+from zignet.peers.guest import Guest
 
 if TYPE_CHECKING:
     from zignet.peers.hub import Hub
     from zignet.peers.peer import Link, Peer
 
-__all__ = ["admission", "counts", "identity", "ping", "rows", "whose"]
+__all__ = ["Shares", "admission", "counts", "identity", "ping", "row", "rows", "whose"]
 
 CIPHERS = {Suite.CHACHA: "ChaCha20-Poly1305", Suite.AES: "AES-256-GCM"}
 PING_S = 5.0  # patience with one that is connected
@@ -59,14 +62,15 @@ def rows(
     """The peers, connected or configured; with `every` also those that had an address before, with `connected` only
     those with a session. `offset` and `limit` choose some of them."""
     stop = None if limit is None else offset + limit
+    shares = Shares(hub)
     if connected:
         now = hub.loop.now
         live = [link.peer for link in hub.links() if link.tunnel.before_send(now)]
-        yield from (row(hub, peer) for peer in live[offset:stop])
+        yield from (row(hub, peer, shares) for peer in live[offset:stop])
         return
     peers = list(hub.table)
     for peer in peers[offset:stop]:
-        yield row(hub, peer)
+        yield row(hub, peer, shares)
     if every and (stop is None or stop > len(peers)):
         known = {peer.key.x for peer in peers} | hub.table.by_key.keys()
         rest = [one for one in hub.store.everyone() if one[0] not in known]
@@ -92,7 +96,7 @@ def whose(hub: Hub, text: str) -> Identity | None:
     peer = hub.table.by_address.get(address) if key is None else hub.table.by_key.get(key.x)
     if peer is None:
         return remembered(hub, key, address)
-    shown = row(hub, peer)
+    shown = row(hub, peer, None)
     return Identity(
         key=shown["key"],
         name=shown["name"],
@@ -132,6 +136,20 @@ def known(key: str, address4: IPv4Address | None, own6: IPv6Address) -> Identity
     )
 
 
+class Shares:
+    """Open flows by peer (the X25519 form of its key): ours that it dials, and its own that are dialled here."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.ours = Counter(flow.destination.peer.key.x for flow in hub.carried())
+        self.theirs: Counter[bytes] = Counter()
+        for flow in hub.engine.flows():
+            exit_ = flow.route.exit if flow.route is not None else None
+            if isinstance(flow.source, Guest):
+                self.theirs[flow.source.link.peer.key.x] += 1
+            elif isinstance(exit_, PeerExit):
+                self.ours[exit_.key.x] += 1
+
+
 def idle(key: str, address4: IPv4Address | IPv6Address, address6: IPv4Address | IPv6Address) -> Row:
     """A peer that nobody has set up, and nobody talks to."""
     return Row(
@@ -153,10 +171,12 @@ def idle(key: str, address4: IPv4Address | IPv6Address, address6: IPv4Address | 
         rtt_s=None,
         loss=None,
         last_seen=None,
+        exit_flows=0,
+        guest_flows=0,
     )
 
 
-def row(hub: Hub, peer: Peer) -> Row:
+def row(hub: Hub, peer: Peer, shares: Shares | None) -> Row:
     """One peer."""
     link, now = peer.link, hub.loop.now
     base = idle(peer.key.name, ip_address(peer.address4), ip_address(peer.address6))
@@ -164,6 +184,8 @@ def row(hub: Hub, peer: Peer) -> Row:
         base["name"] = peer.settings.name
         base["contact"] = peer.settings.contact
         base["configured"] = not peer.settings.contact
+    if shares is not None:
+        base["exit_flows"], base["guest_flows"] = shares.ours[peer.key.x], shares.theirs[peer.key.x]
     if link is None:
         return base
     tunnel = link.tunnel

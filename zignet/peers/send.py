@@ -53,6 +53,7 @@ BACK: cython.int = 0x08
 NUMBER: cython.Py_ssize_t = 4  # bytes, of a destination's number (protocol §6, exit flows)
 NEEDS_CSUM: cython.int = 1
 FIN_PSH: cython.int = 0x09
+FIN_RST: cython.int = 0x05
 SYN: cython.int = 0x02
 ACK: cython.int = 0x10
 SYN_URG: cython.int = 0x22
@@ -245,6 +246,7 @@ class Sender:
         if destination is None:
             self.carry(link, at, length, 0, 0)
         else:
+            self.book(destination, at, at + length)
             self.carry(link, at, length, EXIT, destination.number)
 
     def exit(self, at: int, length: int, link: Any, number: int, flags: int) -> None:
@@ -288,6 +290,35 @@ class Sender:
         if self.protocol != UDP or self.loop.now >= destination.answered_until:
             return False
         return ((view[l4 + 2] << 8) | view[l4 + 3]) in destination.ports
+
+    @cython.cfunc
+    def book(self, destination: Any, at: cython.Py_ssize_t, end: cython.Py_ssize_t) -> cython.void:
+        """Tell the books of an exit flow (`carried`), once for each packet that was read, of whatever size.
+
+        Not of bare acknowledgements: they tell nothing that the data they are for does not.
+        """
+        view = self.view
+        l4: cython.Py_ssize_t = at + (40 if self.v6 else 20)
+        udp: cython.bint = self.protocol == UDP
+        payload: cython.Py_ssize_t = end - l4 - (8 if udp else (view[l4 + 12] >> 4) * 4)
+        ends: cython.bint = not udp and view[l4 + 13] & FIN_RST != 0
+        if payload <= 0 and not ends:
+            return
+        flows: Any = destination.flows
+        if flows is None:
+            return
+        key: cython.ulonglong = _read32(view, l4)
+        key = (key << 2) | (2 if self.v6 else 0) | (1 if udp else 0)
+        flow: Any = flows.get(key)
+        if flow is None and udp:
+            flow = destination.unseen(key, self.loop.now)
+        if flow is None:
+            return
+        flow.touched = self.loop.now
+        if payload > 0:
+            flow.up += payload
+        if ends:
+            flow.outward(view[l4 + 13], self.loop.now)
 
     @cython.cfunc
     def carry(

@@ -114,6 +114,23 @@ def show_status(answer: Any, width: int = 100) -> str:
     return output.getvalue()
 
 
+def test_flows_that_exits_carry(node: Any, make_peer: Any) -> None:
+    assert "dialled here" not in show_status(node.status())
+    counted = {**node.status()["flows"], "past_nat": 5, "guests": 7}
+    shown = row_of(show_status({**node.status(), "flows": counted}), "flows")
+    assert "5 straight to peers; 7 of peers, dialled here" in shown
+    some = [make_peer(1, exit_flows=31), make_peer(2, guest_flows=42), make_peer(3)]
+    for width in (80, 100, 200):
+        text = render(peers.table(some, width), width)
+        assert all(len(line) <= width for line in text.splitlines())
+        assert "flows: 31 by their exits, 42 of theirs by ours" in " ".join(text.split())
+    heading, first, second, *_ = (line for line in text.splitlines() if line.strip(" ─"))
+    assert "by it" in heading
+    assert " 31 " in first
+    assert " 42 " in f"{second} "
+    assert "by it" not in render(peers.table([make_peer(1)], 200), 200)
+
+
 def row_of(text: str, label: str) -> str:
     """The row with this label, its folded lines joined."""
     lines = text.splitlines()

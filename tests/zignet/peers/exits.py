@@ -14,6 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from nat.exit import Route
+from nat.settings import Settings
+from nat.tally import Tally
 from tests.nat.test_race import Names
 from tests.nat.world import World, Written
 from tests.zignet.peers.pair import (
@@ -149,7 +151,7 @@ class ExitLab:
         app = self.app
         self.passed: list[bytes] = []
         app.gateway.slow = lambda at, length: self.passed.append(bytes(app.gateway.raw[at : at + length]))
-        engine: Any = SimpleNamespace(gateway=app.gateway, loop=app.loop)
+        engine: Any = SimpleNamespace(gateway=app.gateway, loop=app.loop, tally=Tally(), settings=Settings())
         notes: Any = app.hub
         self.destinations = Destinations(
             engine,

@@ -26,6 +26,8 @@ from typing import Any
 from nat.fragments import Reassembler
 from nat.gateway import Gateway
 from nat.loop import READ, Timer
+from nat.settings import Settings
+from nat.tally import Tally
 from tests.zignet.peers.pair import Tun, udp
 from zignet.config import InboundConfig, PeerConfig
 from zignet.identity import PublicKey, SecretKey, address6
@@ -218,7 +220,9 @@ class Node:
         self.gateway = Gateway(loop, self.tun)
         self.gateway.udp = None
         self.gateway.slow = lambda at, length: self.passed.append(bytes(self.gateway.raw[at : at + length]))
-        engine: Any = SimpleNamespace(gateway=self.gateway, loop=loop, fragments=Reassembler())
+        engine: Any = SimpleNamespace(
+            gateway=self.gateway, loop=loop, fragments=Reassembler(), tally=Tally(), settings=Settings()
+        )
         stamps = StampFile(self.directory)
         transport: Any = self.transport
         network = options["network"]
