@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import nlargest
+from ipaddress import ip_address
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -33,10 +34,11 @@ from zignet.control import (
     Status,
     Totals,
 )
-from zignet.control.explain import explain, hijacked
+from zignet.control.explain import explain, explain_again, explain_stale, hijacked
 from zignet.packet_path import compiled_modules
 
 if TYPE_CHECKING:
+    from zignet.dns.names import Names
     from zignet.node import Node
     from zignet.peers import Hub
 
@@ -190,21 +192,57 @@ class Report:
 
     def explain(self, question: Question) -> Explanation:
         """How such a flow would leave by the rules in force, and how the latest ones like it did."""
-        names = self._node.names
+        node, names = self._node, self._node.names
+        name, address = (question["name"] or "").removesuffix(".").lower(), question["address"]
+        packed = ip_address(address).packed if address else b""
+        named = names.named(name) if names is not None and name else None
         if names is not None and names.hijacks and question["port"] == DNS_PORT:
             answer = hijacked()
+        elif names is not None and address and names.fakes.number_at(packed) >= 0:
+            answer = self._explain_fake(names, packed, question)
         else:
-            answer = explain(self._node.rules, question, self._node.config.sniff.server_first)
-        name, address = question["name"], question["address"]
-        engine = self._node.engine
+            fake = not address and named is not None and named["source"] == "fake"
+            answer = explain(node.rules, question, node.config.sniff.server_first, fake=fake)
+        answer["dns"] = named
+        answer["peer"] = self._peer_of(answer["exit"], packed)
+        answer["flows"] = self._alike(name, address, question)
+        return answer
+
+    def _explain_fake(self, names: Names, address: bytes, question: Question) -> Explanation:
+        found = names.fakes.lookup(address)
+        if found is None:
+            return explain_stale(question)
+        name, exit_name = found
+        if not exit_name:
+            return explain(self._node.rules, Question(**{**question, "name": name}), fake=True)
+        exit_ = self._node.exits.get(exit_name)
+        return explain_again(exit_, name, question) if exit_ is not None else explain_stale(question)
+
+    def _peer_of(self, exit_name: str, address: bytes) -> Peer | None:
+        """Whose address it is, or the peer that is the exit."""
+        hub, exit_ = self._node.hub, self._node.exits.get(exit_name)
+        if hub is None:
+            return None
+        from zignet.exits import PeerExit
+        from zignet.peers import report
+
+        peer = hub.table.by_address.get(address)
+        if peer is None and isinstance(exit_, PeerExit):
+            peer = hub.table.by_key.get(exit_.key.x)
+        return report.row(hub, peer, report.Shares(hub)) if peer is not None else None
+
+    def _alike(self, name: str, address: str | None, question: Question) -> list[Flow]:
+        """The latest flows to the same destination; or the very one from this port."""
+        engine, port = self._node.engine, question.get("source_port")
         alike = [
             flow
-            for flow in (*engine.flows(), *engine.tally.recent)
+            for flow in (*self._flows(), *engine.tally.recent)
             if flow.target_port == question["port"]
+            and (port is None or flow.source_port == port)
             and ((name and flow.name == name) or (address and text_of(flow.target) == address))
         ]
-        answer["flows"] = [shown(flow, engine.loop.now) for flow in alike[-5:]]
-        return answer
+        alike.sort(key=lambda flow: flow.number)
+        return [shown(flow, engine.loop.now) for flow in alike[-5:]]
 
     def _peers(self) -> PeerFacts:
         if self._node.hub is None:

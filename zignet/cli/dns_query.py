@@ -19,7 +19,7 @@ from zignet.cli.text import printable
 from zignet.control import Client, Declined
 from zignet.control.messages import DnsWhy
 
-__all__ = ["Answer", "Query", "Record", "as_json", "ask", "ask_node", "lines", "parse"]
+__all__ = ["Answer", "Query", "Record", "as_json", "ask", "ask_node", "lines", "parse", "server_at"]
 
 _PATIENCE_S = 5.0
 _TRIES = 2  # over UDP
@@ -85,14 +85,14 @@ def ask_node(state_dir: Path, queries: tuple[Query, ...], server: str | None, tc
     """Ask the running node's server, or the one given; without a node only that. Raises `Fault`, `ControlError`."""
     answers = []
     if server is not None:
-        where = _server(server)
+        where = server_at(server)
         return [ask(query, where, tcp) for query in queries]
     with Client(state_dir) as client:
         listen = client.dns()["listen"]
         if not listen:
             raise Fault("the node's name server listens nowhere: see `zignet dns status`")
         for query in queries:
-            answer = ask(query, _server(listen[0]), tcp)
+            answer = ask(query, server_at(listen[0]), tcp)
             with suppress(Declined):  # an answer without a reason is an answer
                 why: DnsWhy = client.dns_why(query.name, query.kind)
                 answer = replace(answer, source=why["source"], why=why["text"])
@@ -171,7 +171,7 @@ def _code(kind: str) -> int:
     raise Fault(f"{kind[:20]!r} is no record type: A, AAAA, PTR, HTTPS, TXT, … or TYPE65", ExitCode.USAGE)
 
 
-def _server(text: str) -> tuple[str, int]:
+def server_at(text: str) -> tuple[str, int]:
     """127.0.0.1:53530, 192.0.2.1, [2001:db8::1]:53, 2001:db8::1. Raises `Fault` (usage)."""
     host, colon, port = text.rpartition(":")
     try:

@@ -1,56 +1,41 @@
-"""`zignet route explain`: the way of one request, from its name to what its exit does."""
+"""`zignet route explain`: the way of one request, from its name to what its exit does; and whether it works.
+
+The node is asked before and after the probe: before, which way it would go; after, which way it went.
+"""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
-from zignet.cli.errors import ExitCode, Fault
+from zignet.cli.destination import Destination
 from zignet.cli.files import load
-from zignet.cli.text import printable
-from zignet.control import Client, NotPermitted, NotRunning
-from zignet.control.messages import Explanation, Question, Step
+from zignet.cli.lookup import Found, SystemLookup, by_node
+from zignet.cli.probe import Probe, Stage, Trouble, try_out
+from zignet.cli.steps import compared, named_step, outside, peer_steps
+from zignet.cli.verdict import Case, verdict
+from zignet.control import Client, ControlError, Declined, NotPermitted, NotRunning
+from zignet.control.messages import Explanation, Named, Question, Step
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from zignet.config import Config
 
-__all__ = ["Answer", "Destination", "answer", "as_json", "parse", "show"]
+__all__ = ["PATIENCE_S", "Answer", "Wish", "answer"]
 
-Protocol = Literal["tcp", "udp"]
-
-_PORTS: dict[str, tuple[int, Protocol]] = {
-    "http": (80, "tcp"),
-    "https": (443, "tcp"),
-    "ws": (80, "tcp"),
-    "wss": (443, "tcp"),
-    "quic": (443, "udp"),
-    "h3": (443, "udp"),
-    "ftp": (21, "tcp"),
-    "ssh": (22, "tcp"),
-    "smtp": (25, "tcp"),
-    "imaps": (993, "tcp"),
-    "dns": (53, "udp"),
-}
-_DEFAULT_PORT = 443
-_ADDRESSES = 8  # of a name, how many are asked about
+PATIENCE_S = 10.0  # of each step of the probe
 
 
 @dataclass(frozen=True, slots=True)
-class Destination:
-    """What the person asked about."""
+class Wish:
+    """How much is to be done."""
 
-    name: str | None  # None where an address was given
-    address: str | None
-    port: int
-    protocol: Protocol
+    source: str | None = None  # as if the flow came from there
+    resolve: bool = True
+    probe: bool = True
+    patience_s: float = PATIENCE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,184 +48,187 @@ class Answer:
     enters: bool  # the TUN; otherwise the rest is only what would be
     explanation: Explanation
     others: dict[str, Explanation]  # by address: those that leave otherwise
+    probe: Probe | None = None
+    failed_at: Stage | None = None  # of the probe, or the look-up before it
+    verdict: str = ""  # where it failed, and what to do
 
 
-def parse(text: str, udp: bool) -> Destination:
-    """A URL, a host, host:port, an address, [v6]:port. Raises `Fault` (usage)."""
-    scheme, colon, _ = text.partition("://")
-    try:
-        parts = urlsplit(text if colon else f"//{text}")
-        bare = ip_address(text.strip("[]")) if not colon else None
-    except ValueError:
-        bare = None
-    try:
-        if bare is not None:
-            return Destination(None, str(bare), _DEFAULT_PORT, "udp" if udp else "tcp")
-        parts = urlsplit(text if colon else f"//{text}")
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise _unclear(text, str(error)) from error
-    if port == 0:
-        raise _unclear(text, "there is no port 0")
-    if not host:
-        raise _unclear(text, "there is no host in it")
-    known = _PORTS.get(scheme.lower()) if colon else (_DEFAULT_PORT, "tcp")
-    if known is None and port is None:
-        raise _unclear(text, f"the port of {scheme}:// is not known here, so name it: host:port")
-    usual, protocol = known or (_DEFAULT_PORT, "tcp")
-    try:
-        return Destination(None, str(ip_address(host)), port or usual, "udp" if udp else protocol)
-    except ValueError:
-        return Destination(_ascii(host), None, port or usual, "udp" if udp else protocol)
-
-
-def answer(destination: Destination, path: Path | None, source: str | None, resolve: bool) -> Answer:
-    """Ask the running node, or the configuration where none runs."""
+def answer(destination: Destination, path: Path | None, wish: Wish) -> Answer:
+    """Ask the running node, or the configuration where none runs; with a node, try it out as well."""
     config = load(path)
-    addresses = _addresses(destination, resolve)
-    asked: list[str | None] = [*addresses] or [None]
-    with _explainer(config) as (ask, live):
-        explanations = [ask(_question(destination, address, source)) for address in asked]
-    first = explanations[0]
-    steps = [_named(destination, addresses, resolve)]
-    outside = _outside(config, addresses[0]) if addresses else None
-    if outside is not None:
-        steps.append(Step(stage="tun", text=outside))
-    first["steps"][:0] = steps
+    with _asking(config) as node:
+        return _answer(destination, config, node, wish)
+
+
+class _Node:
+    """Who is asked: the running node, or the configuration alone."""
+
+    def __init__(self, client: Client | None, ask: Callable[[Question], Explanation]) -> None:
+        self.live = client is not None
+        self.ask = ask
+        self.listen = ""  # where its name server is asked; "": it has none
+        if client is not None:
+            with suppress(Declined):
+                self.listen = next(iter(client.dns()["listen"]), "")
+        self._client = client
+
+    def silence(self, peer: str) -> str:
+        """Why a peer does not answer a ping; "" if it does, or if there is nobody to ask it."""
+        if self._client is None:
+            return ""
+        try:
+            found = self._client.ping(peer)
+        except ControlError as error:
+            return str(error)
+        return (found["error"] or "timed out") if found["rtt_s"] is None else ""
+
+
+def _answer(destination: Destination, config: Config, node: _Node, wish: Wish) -> Answer:
+    name = destination.name
+    tries = node.live and wish.probe and destination.protocol == "tcp" and wish.source is None
+    tries = tries and (name is None or wish.resolve)
+    first = node.ask(_question(destination, destination.address, wish))
+    named = first.get("dns")
+    system = SystemLookup(name, destination.port) if name is not None and wish.resolve else None
+    found = _found(destination, node, named, system, tries, wish)
+    explanations = {one: node.ask(_question(destination, one, wish)) for one in found.addresses} or {
+        "": first
+    }
+    probe = None
+    if tries:
+        looked = _looked(found) if name is not None else ()
+        probe = Probe("", destination.port, stages=list(looked))
+        if found.addresses:
+            probe = try_out(
+                list(found.addresses),
+                destination.port,
+                name,
+                destination.speaks,
+                destination.path,
+                wish.patience_s,
+                looked,
+            )
+            again = _question(destination, probe.address, wish)
+            if probe.source is not None:
+                again["source_port"] = probe.source[1]
+            explanations[probe.address] = node.ask(again)
+    at = probe.address if probe is not None and probe.address else next(iter(explanations))
+    chosen = explanations.pop(at)
+    why_not = outside(config, at) if at else None
+    steps = [named_step(destination, found, chosen.get("dns"), wish.resolve)]
+    if system is not None and node.live and _is_ours(named) and (note := compared(system, found)):
+        steps.append(Step(stage="system", text=note))
+    if why_not is not None:
+        steps.append(Step(stage="tun", text=why_not))
+    chosen["steps"] = [*steps, *chosen["steps"], *peer_steps(config, chosen)]
     others = {
-        str(address): other
-        for address, other in zip(asked[1:], explanations[1:], strict=True)
-        if (other["exit"], other["rule"]) != (first["exit"], first["rule"])
+        one: other
+        for one, other in explanations.items()
+        if one and (other["exit"], other["rule"]) != (chosen["exit"], chosen["rule"])
     }
-    return Answer(destination, addresses, live, outside is None, first, others)
+    failed = probe.failed if probe is not None else None
+    told = ""
+    if failed is not None and probe is not None:
+        error = next(
+            (flow["error"] or "" for flow in chosen.get("flows", ()) if _is(flow["source"], probe)), ""
+        )
+        by_peer = (
+            chosen["exit_type"] == "peer" and failed.trouble is not None and failed.trouble.kind == "timeout"
+        )
+        case = Case(
+            far=name or destination.address or "",
+            port=destination.port,
+            explanation=chosen,
+            live=node.live,
+            enters=why_not is None,
+            error=error,
+            silent=node.silence(chosen["exit"]) if by_peer else "",
+        )
+        told = verdict(failed, case)
+    addresses = list(found.addresses)
+    return Answer(destination, addresses, node.live, why_not is None, chosen, others, probe, failed, told)
 
 
-def as_json(found: Answer) -> dict[str, object]:
-    """What `zignet route explain --json` prints."""
-    destination = found.destination
-    return {
-        "name": destination.name,
-        "addresses": found.addresses,
-        "port": destination.port,
-        "protocol": destination.protocol,
-        "live": found.live,
-        "enters": found.enters,
-        **found.explanation,
-        "others": found.others,
-    }
+def _found(
+    destination: Destination,
+    node: _Node,
+    named: Named | None,
+    system: SystemLookup | None,
+    tries: bool,
+    wish: Wish,
+) -> Found:
+    """The addresses that a program gets, if it asks the node's server where there is one."""
+    if destination.name is None:
+        return Found((destination.address or "",), "", 0.0)
+    if node.listen and system is not None and (tries or (named is not None and named["source"] == "zone")):
+        return by_node(destination.name, node.listen)
+    if _is_fake(named) and named is not None:
+        return Found(tuple(named["addresses"]), "", 0.0)
+    if system is None:
+        return Found((), "", 0.0)
+    return system.wait(wish.patience_s)
 
 
-def show(console: Console, found: Answer) -> None:
-    """The way, one line for each step."""
-    from rich.markup import escape
-    from rich.table import Table
+def _looked(found: Found) -> tuple[Stage, ...]:
+    """The look-up as a step of the probe."""
+    if found.trouble or not found.addresses:
+        return (Stage("dns", found.took_s, found.trouble, Trouble("other", found.trouble)),)
+    return (Stage("dns", found.took_s, f"{', '.join(found.addresses)} from {found.by}"),)
 
-    from zignet.cli.flows import table
 
-    explanation, destination = found.explanation, found.destination
-    host = destination.name or destination.address or ""
-    leaves = "leaves by" if found.enters else "meets no rule; by the rules it would leave by"
-    console.print(
-        f"[bold]{escape(printable(host))}[/] port {destination.port}/{destination.protocol} {leaves} "
-        f"[bold]{escape(explanation['exit'])}[/]{' (refused)' if explanation['refused'] else ''}"
-    )
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="cyan", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for step in explanation["steps"]:
-        grid.add_row(f"  {step['stage']}", escape(printable(step["text"])))
-    for address, other in found.others.items():
-        grid.add_row("  but", f"to {address} it leaves by {escape(other['exit'])}: {escape(other['rule'])}")
-    console.print(grid)
-    source = (
-        "the rules of the running node"
-        if found.live
-        else "the configuration alone; no running node was reached"
-    )
-    console.print(f"[dim]from {source}[/]")
-    if flows := explanation.get("flows"):
-        console.print("\nThe latest like it:")
-        console.print(table(flows, console.width))
+def _is_fake(named: Named | None) -> bool:
+    return named is not None and named["source"] == "fake"
+
+
+def _is_ours(named: Named | None) -> bool:
+    """Whether only the node's server gives the answer that leads into ZigNet."""
+    return named is not None and named["source"] in ("fake", "zone")
+
+
+def _is(source: str, probe: Probe) -> bool:
+    return probe.source is not None and source.rpartition(":")[2] == str(probe.source[1])
 
 
 @contextmanager
-def _explainer(config: Config) -> Iterator[tuple[Callable[[Question], Explanation], bool]]:
-    """How to ask, and whether it is a running node that answers."""
+def _asking(config: Config) -> Iterator[_Node]:
+    """Whom to ask."""
     with ExitStack() as stack:
         try:
             client = stack.enter_context(Client(config.state_dir))
         except (NotRunning, NotPermitted):
             client = None
-        yield (_from_file(config), False) if client is None else (client.explain, True)
+        yield _Node(client, _from_file(config) if client is None else client.explain)
 
 
 def _from_file(config: Config) -> Callable[[Question], Explanation]:
     from zignet.control.explain import explain
+    from zignet.dns.choice import Which
     from zignet.exits import build_exits
     from zignet.routing import build_rules
 
-    rules = build_rules(config, build_exits(config))
-    return lambda question: explain(rules, question, config.sniff.server_first)
+    exits = build_exits(config)
+    rules = build_rules(config, exits)
+    which = Which(rules, exits, config.dns.fake, config.dns.real) if config.dns is not None else None
+
+    def ask(question: Question) -> Explanation:
+        name = (question["name"] or "").removesuffix(".").lower()
+        named = None
+        if which is not None and name:
+            fake = which(name)
+            text = which.reason(name) if fake else which.why_real(name)
+            named = Named(source="fake" if fake else "forwarded", text=text, addresses=[], given=False)
+        fake = _is_fake(named) and question["address"] is None
+        explanation = explain(rules, question, config.sniff.server_first, fake=fake)
+        explanation["dns"] = named
+        return explanation
+
+    return ask
 
 
-def _outside(config: Config, address: str) -> str | None:
-    """Why flows to this address never enter the TUN, or None where they do."""
-    ip = ip_address(address)
-    if ip.is_loopback or ip.is_link_local or ip.is_multicast:
-        return f"{address} does not leave this machine or its link, so it never enters ZigNet"
-    if config.listening and ip in (config.tun.range if ip.version == 4 else config.tun.range6):
-        return f"{address} is an address of peers (tun.range): it goes to whoever has it, sealed (see `zignet peers`)"
-    for network in config.proxy.bypass:
-        if ip in network:
-            return f"{address} is in proxy.bypass ({network}), so it never enters ZigNet"
-    if config.proxy.mode == "off":
-        return "proxy.mode is off: only what is routed to the interface by hand enters ZigNet"
-    return None
-
-
-def _question(destination: Destination, address: str | None, source: str | None) -> Question:
+def _question(destination: Destination, address: str | None, wish: Wish) -> Question:
     question = Question(
         name=destination.name, address=address, port=destination.port, protocol=destination.protocol
     )
-    if source is not None:
-        question["source"] = source
+    if wish.source is not None:
+        question["source"] = wish.source
     return question
-
-
-def _addresses(destination: Destination, resolve: bool) -> list[str]:
-    if destination.name is None:
-        return [destination.address or ""]
-    if not resolve:
-        return []
-    try:
-        found = socket.getaddrinfo(destination.name, destination.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return []
-    unique = dict.fromkeys(str(where[0]).partition("%")[0] for *_, where in found)
-    return list(unique)[:_ADDRESSES]
-
-
-def _named(destination: Destination, addresses: list[str], resolve: bool) -> Step:
-    if destination.name is None:
-        text = f"{destination.address} is an address; a flow to it may still carry a name"
-    elif addresses:
-        text = f"{destination.name} is {', '.join(addresses)} (by the system's resolver)"
-    elif resolve:
-        text = f"{destination.name} does not resolve here; rules about addresses can't be judged"
-    else:
-        text = f"{destination.name} was not looked up; rules about addresses can't be judged"
-    return Step(stage="name", text=text)
-
-
-def _ascii(host: str) -> str:
-    """An international name as it goes over the wire."""
-    from zignet.routing import ascii_name
-
-    try:
-        return ascii_name(host)
-    except ValueError as error:
-        raise _unclear(host, str(error)) from error
-
-
-def _unclear(text: str, why: str) -> Fault:
-    return Fault(f"{printable(text)!r} is not a URL, a host, or host:port: {why}", ExitCode.USAGE)

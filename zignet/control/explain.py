@@ -16,27 +16,36 @@ from zignet.exits.names import host_port
 from zignet.routing import Considered, Rules
 from zignet.routing import Explanation as Found
 
-__all__ = ["explain", "hijacked"]
+__all__ = ["explain", "explain_again", "explain_stale", "hijacked"]
 
 _CATCH_ALL = ("MATCH", "* ", "*->")  # to win over these is no news
 _PROTOCOLS = {"tcp": 6, "udp": 17}
 _UNKNOWN = bytes(4)  # 0.0.0.0 stands for an address that was not looked up
+FAKE = Step(
+    stage="syn",
+    text="decided at once: a fake address tells the name with the SYN, so the exit is dialled first",
+)
 _SOURCE = bytes((100, 64, 0, 1))
 _SOURCE6 = bytes(16)
 
 
-def explain(rules: Rules, question: Question, server_first: Collection[int] = ()) -> Explanation:
+def explain(
+    rules: Rules, question: Question, server_first: Collection[int] = (), *, fake: bool = False
+) -> Explanation:
     """The answer to a question, whose addresses must be addresses. Asks nothing of the network.
 
-    `server_first` are the configured ports where the server speaks first, besides the known ones.
+    `server_first` are the configured ports where the server speaks first, besides the known ones. `fake`: the flow goes
+    to a fake address, which stands for the name.
     """
     protocol = _PROTOCOLS[question["protocol"]]
     port = question["port"]
     target = _UNKNOWN if question["address"] is None else ip_address(question["address"]).packed
+    if fake:  # rules about addresses can't match it
+        target = bytes(len(target))
     source = _source(question, target)
     name = (question["name"] or "").rstrip(".").lower()
     found = rules.explain(protocol, source, 0, target, port, name)
-    nameless = not found.at_syn and _is_nameless(question, server_first)
+    nameless = not found.at_syn and not fake and _is_nameless(question, server_first)
     if name and nameless:
         name = ""
         found = rules.explain(protocol, source, 0, target, port, name)
@@ -44,19 +53,56 @@ def explain(rules: Rules, question: Question, server_first: Collection[int] = ()
     winner = found.winner
     assert route is not None  # a name, or the certainty that there is none, decides
     assert winner is not None
-    by_name = name if route.by_name and name else None
-    steps = [_syn(found), *_sniffed(found, question, name, nameless), _rule(winner, found.matches[1:])]
-    outcome, refused = _outcome(route.exit, Target(target, port, by_name), question)
-    steps.append(Step(stage="exit", text=outcome))
+    by_name = name if (route.by_name or fake) and name else None
+    before = [FAKE] if fake else [_syn(found), *_sniffed(found, question, name, nameless)]
+    answer = _answer(
+        route.exit,
+        winner.rule,
+        Target(target, port, by_name, fake),
+        question,
+        [*before, _rule(winner, found.matches[1:])],
+    )
+    answer["where"] = winner.where
+    answer["decided"] = "syn" if found.at_syn or fake else "sniff"
+    return answer
+
+
+def explain_again(exit_: Exit, name: str, question: Question) -> Explanation:
+    """For a fake address that stands for a name by one exit: a flow that was relayed by the node, and goes on."""
+    target = Target(bytes(len(ip_address(question["address"] or "::").packed)), question["port"], name, True)
+    rule = "what the node itself connects on to, after a sniff or a rule about addresses"
+    return _answer(exit_, rule, target, question, [FAKE, Step(stage="rule", text=rule)])
+
+
+def explain_stale(question: Question) -> Explanation:
+    """For a fake address that stands for nothing."""
+    text = (
+        "no name has this address (any more), and the application sees host unreachable. A program that keeps "
+        "addresses for longer than their TTL has to be started again"
+    )
     return Explanation(
-        rule=winner.rule,
-        where=winner.where,
-        exit=route.exit.name,
-        exit_type=_kind(route.exit),
-        exit_address=_where(route.exit),
-        decided="syn" if found.at_syn else "sniff",
+        rule="a fake address without a name",
+        where="",
+        exit="block",
+        exit_type="block",
+        exit_address="",
+        decided="syn",
+        refused=True,
+        steps=[Step(stage="exit", text=text)],
+    )
+
+
+def _answer(exit_: Exit, rule: str, target: Target, question: Question, steps: list[Step]) -> Explanation:
+    outcome, refused = _outcome(exit_, target, question)
+    return Explanation(
+        rule=rule,
+        where="",
+        exit=exit_.name,
+        exit_type=_kind(exit_),
+        exit_address=_where(exit_),
+        decided="syn",
         refused=refused,
-        steps=steps,
+        steps=[*steps, Step(stage="exit", text=outcome)],
     )
 
 

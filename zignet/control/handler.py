@@ -171,17 +171,17 @@ def handler_for(node: Answers, dns: Callable[[], DnsReport | None] = lambda: Non
 
 
 def _question(request: dict[str, Any]) -> Question:
-    name, address, port = request.get("name"), request.get("address"), request.get("port")
+    name, address, port = request.get("name"), request.get("address"), _port(request.get("port"))
     protocol = request.get("protocol", "tcp")
     if name is not None and (not isinstance(name, str) or len(name) > 255):
         raise RequestError("name is a string of at most 255 characters")
-    if not isinstance(port, int) or not 0 < port < 65536:
-        raise RequestError("port is a number from 1 to 65535")
     if protocol not in PROTOCOLS:
         raise RequestError("protocol is tcp or udp")
     question = Question(name=name, address=_address(address), port=port, protocol=protocol)
     if (source := _address(request.get("source"))) is not None:
         question["source"] = source
+    if (source_port := request.get("source_port")) is not None:
+        question["source_port"] = _port(source_port)
     return question
 
 
@@ -196,6 +196,12 @@ def _number(request: dict[str, Any], key: str) -> int | None:
     number = request.get(key)
     if number is not None and (not isinstance(number, int) or not 0 <= number <= MOST):
         raise RequestError(f"{key} is a number, 0 or more")
+    return number
+
+
+def _port(number: object) -> int:
+    if not isinstance(number, int) or not 0 < number < 65536:
+        raise RequestError("a port is a number from 1 to 65535")
     return number
 
 

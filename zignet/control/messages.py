@@ -19,6 +19,7 @@ __all__ = [
     "Identity",
     "IdentityStatus",
     "InterfaceStatus",
+    "Named",
     "NamesStatus",
     "Offered",
     "Peer",
@@ -290,12 +291,22 @@ class Question(TypedDict):
     port: int
     protocol: Literal["tcp", "udp"]
     source: NotRequired[str]
+    source_port: NotRequired[int]  # of a flow there is, or was: then only that one is shown
+
+
+class Named(TypedDict):
+    """What the node's name server would answer for the addresses of a name: part of an `Explanation`."""
+
+    source: str  # fake | zone | forwarded | refused
+    text: str  # why
+    addresses: list[str]  # the fake ones, IPv4 and IPv6; of other names none
+    given: bool  # the fake ones: the name has them. False: it would get them, if it were asked for now
 
 
 class Step(TypedDict):
     """One step of the way of a flow."""
 
-    stage: str  # name | syn | sniff | rule | exit
+    stage: str  # name | tun | syn | sniff | rule | exit | peer | path
     text: str
 
 
@@ -310,4 +321,6 @@ class Explanation(TypedDict):
     decided: Literal["syn", "sniff"]  # before or after the name is known
     refused: bool  # the exit does not carry it
     steps: list[Step]
+    dns: NotRequired[Named | None]  # None: no name was asked about, or no name server is configured
+    peer: NotRequired[Peer | None]  # the exit, or whose address it is
     flows: NotRequired[list[Flow]]  # the latest real ones like it, where a node is running

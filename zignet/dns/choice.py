@@ -54,6 +54,17 @@ class Which:
         route = self._rules.by_name(name)
         return f"rule {route.rule}" if route is not None else ""
 
+    def why_real(self, name: str) -> str:
+        """Why this name gets none."""
+        if name in self._real:
+            return "dns.real lists it"
+        if name.rpartition(".")[2] in NEVER:
+            return "names of this kind are never led to an exit"
+        route = self._rules.by_name(name)
+        if route is None:
+            return "no rule about names leads it to an exit"
+        return f"rule {route.rule} needs no fake address"
+
     def domains(self) -> tuple[str, ...]:
         """What the system has to ask us about: `zignet`, and domains with fake addresses; or `.`, all names."""
         found = {"zignet", *(pattern.removeprefix("*.") for pattern in self._patterns)}

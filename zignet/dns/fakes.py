@@ -124,6 +124,15 @@ class Fakes:
             self._touch(number, now)
         return number
 
+    def peek(self, name: str) -> tuple[int, bool] | None:
+        """The number that a name has (True), or would be given now (False); None if there may be none left."""
+        number = self._numbers.get(name)
+        if number is not None:
+            return number, True
+        if self._ready:
+            return self._ready[-1], False
+        return (len(self._keys), False) if len(self._keys) < self.size else None
+
     def address4(self, number: int) -> bytes:
         """4 bytes."""
         return (self._base4 + number).to_bytes(4, "big")

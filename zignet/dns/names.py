@@ -19,7 +19,7 @@ from nat.exit import Chooser
 from nat.loop import Loop, Timer
 from nat.sockets import Underlay
 from zignet.config import Config, DnsConfig
-from zignet.control.messages import NamesStatus
+from zignet.control.messages import Named, NamesStatus
 from zignet.dns.answers import Answers
 from zignet.dns.choice import FakeChooser, Which
 from zignet.dns.directory import NodeDirectory
@@ -192,8 +192,19 @@ class Names:
             return "fake", self._which_now.reason(name)
         if self._settings.others == "forward":
             asked = ", ".join(_shown(host, port) for host, port in self.upstreams.servers(self._loop.now))
-            return "forwarded", f"to {asked}" if asked else "but there is no name server to ask"
+            to = f"to {asked}" if asked else "but there is no name server to ask"
+            return "forwarded", f"{to}; {self._which_now.why_real(name)}" if number in (A, AAAA) else to
         return "refused", "dns.others: refuse"
+
+    def named(self, name: str) -> Named:
+        """What the server would answer for the addresses of a name (lower case); nothing is given for it."""
+        source, text = self.why(name, "A")
+        found = self.fakes.peek(name) if source == "fake" else None
+        if found is None:
+            return Named(source=source, text=text, addresses=[], given=False)
+        number, given = found
+        both = self.fakes.address4(number), self.fakes.address6(number)
+        return Named(source=source, text=text, addresses=[str(ip_address(one)) for one in both], given=given)
 
     def flush(self) -> int:
         """Forget answers that are kept; fake addresses stay. How many answers that were."""

@@ -474,6 +474,15 @@ class TestCompletion:
         ]
         assert self.complete(home, "zignet -c /nowhere flows --exit ") == []
 
+    def test_destinations_of_the_configuration(self, home: Path, config: Path) -> None:
+        explain = f"zignet -c {config} route explain"
+        assert self.complete(home, f"{explain} vi") == ["video.example"]
+        assert self.complete(home, f"{explain} https://ne") == ["https://news.example"]
+        assert "admin.zignet" in self.complete(home, f"{explain} a")
+        assert self.complete(home, "zignet -c /nowhere route explain v") == []
+        assert "--no-probe" in self.complete(home, f"{explain} --no-p")
+        assert "--timeout" in self.complete(home, f"{explain} --t")
+
     def test_peers_of_the_configuration(self, home: Path, tmp_path: Path) -> None:
         path = tmp_path / "peers.yaml"
         (tmp_path / "roll").write_text(f"far_one {key_of(3)}\nnear {key_of(4)}\n")
