@@ -100,6 +100,7 @@ def test_the_whole_way_through_a_peer(net):
     assert certificate["matches"]
     assert probe["http"]["status"].startswith("HTTP/1.1 200")
     (flow,) = found["flows"]  # it went that very way
+    assert flow["error"] is None
     assert (flow["exit"], flow["name"], flow["known_by"]) == ("us", "www.video.example", "dns")
     assert flow["down"] > 500
 
@@ -221,7 +222,8 @@ def test_a_name_that_a_list_keeps_real(net):
 def test_a_peer_itself(net):
     found, code = explain(net, f"us.zignet:{CLOSED}")
     assert (found["dns"]["source"], found["peer"]["name"]) == ("zone", "us")
-    assert code == 1
+    assert (code, {"syn", "rule", "exit"} & set(steps(found))) == (1, set())
+    assert f"us refused the connection: nothing listens on port {CLOSED}" in found["probe"]["verdict"]
     text = net["laptop"].namespace.run(
         net["laptop"].node.command("route", "explain", "us.zignet:80", "--no-probe")
     )

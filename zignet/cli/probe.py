@@ -13,6 +13,7 @@ import errno
 import socket
 import ssl
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from types import TracebackType
@@ -55,6 +56,8 @@ _KINDS: dict[int, Kind] = {
 }
 _MOST_HEAD = 16 << 10  # bytes of an answer that are looked at
 _MOST_NAMES = 8  # of a certificate that are shown
+_PARTING_S = 0.5
+_MOST_PARTING = 16  # reads
 _URL_SAFE = "/%:=&?~+!$,;'@()*[]"
 _USUAL = {"https": 443, "http": 80}
 
@@ -221,6 +224,15 @@ def _ask(
             if key.strip().lower() == "location":
                 probe.location = printable(value.strip()[:500])
         step.done(probe.status + (f"; it leads on to {probe.location}" if probe.location else ""), took_at)
+        _part(sock)
+
+
+def _part(sock: socket.socket) -> None:
+    """Let the server close first, if it does soon: what is not read would make a reset of our close."""
+    with suppress(OSError, EOFError):
+        end = time.monotonic() + _PARTING_S
+        for _ in range(_MOST_PARTING):
+            _received(sock, end)
 
 
 class _Nonsense(Exception):

@@ -16,7 +16,7 @@ from zignet.cli.files import load
 from zignet.cli.lookup import Found, SystemLookup, by_node
 from zignet.cli.probe import Probe, Stage, Trouble, try_out
 from zignet.cli.steps import compared, named_step, outside, peer_steps
-from zignet.cli.verdict import Case, verdict
+from zignet.cli.verdict import Case, is_of_peer, verdict
 from zignet.control import Client, ControlError, Declined, NotPermitted, NotRunning
 from zignet.control.messages import Explanation, Named, Question, Step
 
@@ -120,7 +120,8 @@ def _answer(destination: Destination, config: Config, node: _Node, wish: Wish) -
         steps.append(Step(stage="system", text=note))
     if why_not is not None:
         steps.append(Step(stage="tun", text=why_not))
-    chosen["steps"] = [*steps, *chosen["steps"], *peer_steps(config, chosen)]
+    by_rules = [] if is_of_peer(chosen) else chosen["steps"]
+    chosen["steps"] = [*steps, *by_rules, *peer_steps(config, chosen)]
     others = {
         one: other
         for one, other in explanations.items()

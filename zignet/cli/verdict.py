@@ -12,7 +12,7 @@ from zignet.cli.probe import Stage, Trouble
 from zignet.cli.text import printable
 from zignet.control.messages import Explanation
 
-__all__ = ["Case", "verdict"]
+__all__ = ["Case", "is_of_peer", "verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,19 @@ class Case:
     silent: str = ""  # why a ping of the peer that is the exit was not answered
 
 
+def is_of_peer(explanation: Explanation) -> bool:
+    """Whether the address is a peer's own: no rule is asked."""
+    return explanation.get("peer") is not None and explanation["exit_type"] != "peer"
+
+
 def verdict(stage: Stage, case: Case) -> str:
     """For a step with trouble."""
     assert stage.trouble is not None
     trouble, explanation = stage.trouble, case.explanation
     if stage.step == "dns":
         return trouble.text  # whoever asked has put it into words
+    if is_of_peer(explanation):
+        return _of_peer(stage, trouble, case)
     if not case.live or not case.enters:
         return f"{_plainly(stage, case)} This connection did not go through ZigNet."
     if explanation["refused"]:
@@ -49,15 +56,33 @@ def verdict(stage: Stage, case: Case) -> str:
     return _plainly(stage, case)
 
 
+def _unconnected(name: str, explanation: Explanation) -> str:
+    peer = explanation.get("peer")
+    if peer is None or peer["state"] == "connected":
+        return ""
+    at = f" at {peer['path']}" if peer["path"] else ""
+    return (
+        f"The peer {name} is not connected{at}. `zignet ping {name}` says why; its node has to run, to know this "
+        "node's key, and one of the two has to reach the other."
+    )
+
+
+def _of_peer(stage: Stage, trouble: Trouble, case: Case) -> str:
+    """The address is a peer's own."""
+    peer = case.explanation.get("peer")
+    name = (peer["name"] or peer["key"]) if peer is not None else ""
+    if stage.step == "connect" and (told := _unconnected(name, case.explanation)):
+        return told
+    if stage.step == "connect" and trouble.kind == "refused":
+        return f"{name} refused the connection: nothing listens on port {case.port} at its ZigNet address."
+    return _plainly(stage, case)
+
+
 def _by_peer(stage: Stage, trouble: Trouble, case: Case) -> str:
     """The exit is a peer."""
-    name, peer = case.explanation["exit"], case.explanation.get("peer")
-    if peer is not None and peer["state"] != "connected":
-        at = f" at {peer['path']}" if peer["path"] else ""
-        return (
-            f"The peer {name} is not connected{at}, so nobody has dialled {case.far}. `zignet ping {name}` says "
-            "why; its node has to run, to know this node's key, and one of the two has to reach the other."
-        )
+    name = case.explanation["exit"]
+    if told := _unconnected(name, case.explanation):
+        return f"Nobody has dialled {case.far}. {told}"
     if case.silent:
         return (
             f"The peer {name} does not answer ({printable(case.silent)}), so nobody has dialled {case.far}: its "

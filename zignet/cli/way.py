@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from zignet.cli.peers import milliseconds
 from zignet.cli.text import printable
+from zignet.cli.verdict import is_of_peer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,7 +79,7 @@ def show(console: Console, found: Answer) -> None:
     peer = explanation.get("peer")
     leaves = "leaves by" if found.enters else "meets no rule; by the rules it would leave by"
     exit_ = explanation["exit"]
-    if peer is not None and explanation["exit_type"] != "peer":
+    if peer is not None and is_of_peer(explanation):
         leaves, exit_ = "goes to the peer", peer["name"] or f"{peer['key'][:8]}…"
     refused = " (refused)" if explanation["refused"] else ""
     console.print(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from zignet.control import Question
-from zignet.control.explain import explain
+from zignet.control.explain import explain, explain_again, explain_stale
 from zignet.exits import Direct, Http, PeerExit, Socks5
 from zignet.identity import SecretKey
 from zignet.routing import Line, Rules
@@ -132,3 +132,32 @@ def test_by_a_peer() -> None:
         assert f"peer_us is a peer, {key.name[:8]}…: it dials www.video.example:443, a name" in text(found)
     found = explain(rules, Question(name="other.example", protocol="tcp", **question))  # type: ignore[typeddict-item]
     assert "it dials 203.0.113.5:443" in text(found)
+
+
+def test_to_a_fake_address() -> None:
+    """The name is known at the SYN, and rules about addresses can't match, as `FakeChooser` has it."""
+    lines = ["IP-CIDR,198.19.0.0/16,block", "IP-CIDR,0.0.0.0/32,wan2", "*.video.example -> tokyo"]
+    rules = Rules.parse([Line(text, f"zignet.yaml:{number}") for number, text in enumerate(lines, 10)], EXITS)
+    question = Question(name="www.video.example", address="198.19.0.2", port=22, protocol="tcp")
+    assert explain(rules, question)["exit"] == "block"
+    lines = [lines[0], lines[2]]
+    rules = Rules.parse([Line(text, f"zignet.yaml:{number}") for number, text in enumerate(lines, 10)], EXITS)
+    for address in ("198.19.0.2", "2001:2::2", None):
+        found = explain(rules, Question(**{**question, "address": address}), fake=True)  # type: ignore[typeddict-item]
+        assert (found["exit"], found["decided"], found["where"]) == ("tokyo", "syn", "zignet.yaml:11")
+        assert [step["stage"] for step in found["steps"]] == ["syn", "rule", "exit"]
+        assert "a fake address tells the name with the SYN" in text(found)
+        assert "for www.video.example:22, a name that it resolves itself" in text(found)
+
+
+def test_to_a_fake_address_of_a_flow_that_goes_on() -> None:
+    question = Question(name=None, address="198.19.0.9", port=443, protocol="tcp")
+    found = explain_again(TOKYO, "www.video.example", question)
+    assert (found["exit"], found["exit_type"], found["where"]) == ("tokyo", "socks5", "")
+    assert "for www.video.example:443" in text(found)
+
+
+def test_to_a_fake_address_that_means_nothing() -> None:
+    found = explain_stale(Question(name=None, address="198.19.0.9", port=443, protocol="tcp"))
+    assert found["refused"]
+    assert "no name has this address" in text(found)

@@ -74,6 +74,11 @@ def test_explain(node: Any) -> None:
     assert node.questions == [{"name": "a.example", "address": "2001:db8::1", "port": 443, "protocol": "udp"}]
 
 
+def test_explain_a_flow_that_there_was(node: Any) -> None:
+    ask(node, {"do": "explain", "name": "a.example", "port": 443, "source_port": 40_000})
+    assert node.questions[-1]["source_port"] == 40_000
+
+
 def test_peers(node: Any) -> None:
     (answer,) = ask(node, {"do": "peers"})
     assert answer["peers"] == node.open_peers
@@ -168,6 +173,8 @@ def test_reload(node: Any) -> None:
         {"do": "explain", "port": 443, "address": "nowhere"},
         {"do": "explain", "port": 443, "address": {}},
         {"do": "explain", "port": 443, "name": 7},
+        {"do": "explain", "port": 443, "source_port": 0},
+        {"do": "explain", "port": 443, "source_port": "40000"},
         {"do": "explain", "port": 443, "name": "x" * 256},
         {"do": "flows", "limit": "3"},
         {"do": "flows", "before": -1},

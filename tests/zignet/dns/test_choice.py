@@ -171,3 +171,19 @@ def test_why_a_name_is_fake():
     found = which("*.video.example -> tokyo", fake=("a.example",))
     assert found.reason("www.video.example") == "rule *.video.example -> tokyo"
     assert found.reason("a.example") == "dns.fake lists it"
+
+
+@pytest.mark.parametrize(
+    ("lines", "name", "why"),
+    [
+        (("*.video.example -> tokyo",), "ntp.video.example", "dns.real lists it"),
+        (("*.video.example -> tokyo",), "other.example", "no rule about names leads it to an exit"),
+        (("MATCH,tokyo",), "other.example", "no rule about names leads it to an exit"),
+        (("www.a.example -> direct",), "www.a.example", "rule www.a.example -> direct needs no fake address"),
+        (("*.local -> tokyo",), "printer.local", "names of this kind are never led to an exit"),
+    ],
+)
+def test_why_a_name_is_real(lines, name, why):
+    chosen = which(*lines, real=["ntp.video.example"])
+    assert not chosen(name)
+    assert chosen.why_real(name) == why

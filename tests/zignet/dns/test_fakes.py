@@ -374,3 +374,17 @@ def test_kill_9(tmp_path, clock):
     assert fakes.lookup(fakes.address4(lost)) is None
     assert all(fakes.number_of(f"new{n}.example") > lost for n in range(2000))
     store.close()
+
+
+def test_a_look_at_what_a_name_would_get(clock):
+    """Nothing is given for it, and who asks in earnest gets just that."""
+    fakes = made(clock, SMALL)
+    for turn in range(13):
+        seen = fakes.peek(f"{turn}.example")
+        assert fakes.peek("other.example") == seen  # it was not given
+        assert seen == (fakes.number_of(f"{turn}.example"), False)
+        assert fakes.peek(f"{turn}.example") == (seen[0], True)
+    assert fakes.peek("one-too-many.example") is None
+    clock.now += 2 * MIN_AGE_S
+    fakes.number_of("again.example")  # others are given back for it
+    assert fakes.peek("next.example") == (fakes.number_of("next.example"), False)

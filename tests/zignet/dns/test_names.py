@@ -145,3 +145,19 @@ def test_status(node, server):
     assert status["upstreams"] == [f"127.0.0.1:{server.port}"]
     assert (status["asked"], status["outstanding"], status["answered"]["forwarded"]) == (1, 0, 1)
     assert status["pools"] == ["198.19.0.0/28", "2001:2::/64"]
+
+
+def test_what_would_be_answered(node, server):
+    """For `route explain`: nothing is given."""
+    one = node()
+    named = one.names.named("www.video.example")
+    assert (named["source"], named["text"], named["given"]) == ("fake", "dns.fake lists it", False)
+    assert named["addresses"] == ["198.19.0.2", "2001:2::2"]
+    assert len(one.names.fakes) == 0
+    assert one.address("www.video.example") == "198.19.0.2"
+    assert one.names.named("www.video.example")["given"]
+    zone = one.names.named("admin.zignet")
+    assert (zone["source"], zone["addresses"]) == ("zone", [])
+    other = one.names.named("www.elsewhere.test")
+    assert other["source"] == "forwarded"
+    assert other["text"] == f"to 127.0.0.1:{server.port}; no rule about names leads it to an exit"
