@@ -24,6 +24,8 @@ ROUTES = [
     "DOMAIN,other.example,locked_office",
     "*.video.example -> tokyo",
     "DOMAIN-SUFFIX,news.example,office",
+    "DOMAIN,broken.test,down",
+    "DOMAIN,shut.test,block",
     "MATCH,direct",
 ]
 DIRECT, BY_TOKYO, BY_NAME = "203.0.113.30", "203.0.113.40", "203.0.113.10"
@@ -245,3 +247,29 @@ def test_refused_is_refused(tcp, host):
 def test_the_name_that_was_asked_for_is_in_the_explanation(node):
     explained = node.ask("route", "explain", "https://www.video.example/", "--json")
     assert explained["exit"] == "tokyo"
+    probe = explained["probe"]
+    assert [step["step"] for step in probe["steps"]] == ["dns", "connect", "tls", "first_byte"]
+    assert (probe["ok"], probe["tls"]["certificate"]["matches"]) == (True, True)
+    (flow,) = explained["flows"]  # the probe's own
+    assert (flow["exit"], flow["name"], flow["known_by"]) == ("tokyo", "www.video.example", "sni")
+
+
+@pytest.mark.parametrize(
+    ("destination", "step", "part"),
+    [
+        (f"http://{DIRECT}:81", "connect", "the server refused the connection; nothing listens there"),
+        ("https://broken.test", "tls", "The exit down has failed: "),
+        (f"{BY_TOKYO}:81", "connect", "The exit tokyo has failed: "),
+        ("https://shut.test", "tls", "Refused here: DOMAIN,shut.test,block"),
+        ("https://nowhere.test", "dns", "nowhere.test does not resolve here"),
+    ],
+)
+def test_where_a_probe_fails(net, node, destination, step, part):
+    hosts = net.directory / "hosts"
+    before = hosts.read_text()
+    hosts.write_text(f"{before}{BY_NAME} broken.test shut.test\n")
+    done = net.host.run(node.command("route", "explain", destination, "--json"), timeout_s=100)
+    hosts.write_text(before)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["probe"]["failed"]) == (1, step), found
+    assert part in found["probe"]["verdict"]

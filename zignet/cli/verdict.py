@@ -51,7 +51,7 @@ def verdict(stage: Stage, case: Case) -> str:
         )
     if explanation["exit_type"] == "peer":
         return _by_peer(stage, trouble, case)
-    if case.error:
+    if case.error and (explanation["exit_type"] != "direct" or stage.step != "connect"):
         return f"The exit {explanation['exit']} has failed: {printable(case.error)}. {_advice(case)}"
     return _plainly(stage, case)
 
