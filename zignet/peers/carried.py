@@ -8,7 +8,7 @@ Pure book-keeping: no packet waits for it or goes another way because of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from nat.exit import Route
@@ -29,7 +29,7 @@ DIALLING_S = 130.0  # a SYN's own patience
 CLOSING_S = 60.0
 OURS, THEIRS = 1, 2  # whose FIN was seen
 
-REASONS = {
+REASONS: Mapping[int, str] = {
     Refusal.FORBIDDEN: "the exit does not allow it",
     Refusal.NUMBER_UNKNOWN: "the exit has forgotten the name",
     Refusal.PORT: "refused by the far end",
@@ -146,8 +146,8 @@ class Books:
         self._tally.failed(flow, why, now)
         self.end(flow, why, now)
 
-    def refused(self, destination: Destination, key: int, reason: Refusal, now: float) -> None:
-        """The exit says why not."""
+    def refused(self, destination: Destination, key: int, reason: int, now: float) -> None:
+        """The exit says why not: a `Refusal`, or a number of a later version."""
         flow = self._of(destination, key)
         if flow is not None:
             self.failed(flow, REASONS.get(reason, "the exit refuses it"), now)

@@ -22,8 +22,9 @@ from nat.header import TCP_SYN, UDP_LENGTH
 from nat.header import Protocol as Ip
 from nat.packet import Packet
 from zignet.peers.carried import Books, Carried, key_of
+from zignet.peers.carried import Books, Carried, key_of
 from zignet.peers.streams import Stream, streams
-from zignet.wire import NUMBERS, Refusal, address_of, good_name
+from zignet.wire import NUMBERS, address_of, good_name
 
 if TYPE_CHECKING:
     from nat.engine import Engine
@@ -102,7 +103,7 @@ class Destination:
         """The exit does not carry this flow."""
         if self.books is not None:
             key = key_of(source_port, target_port, v6=v6, udp=udp)
-            self.books.refused(self, key, Refusal(reason), now)
+            self.books.refused(self, key, reason, now)
 
 
 class Destinations:

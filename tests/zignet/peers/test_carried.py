@@ -13,6 +13,7 @@ from tests.zignet.peers.pair import tcp, udp
 from tests.zignet.peers.test_guest import ACK, FAKE, RST, SYN, anywhere, connected, families, server
 from zignet.peers.carried import CLOSING_S, DIALLING_S, Books
 from zignet.report import shown
+from zignet.wire import Flag, Refused
 
 pytestmark = pytest.mark.packet_path
 __all__ = ["anywhere", "server"]
@@ -164,6 +165,21 @@ def test_the_key_may_not_exit():
         lab.back()
         (flow,) = tally(lab).recent
         assert flow.error == "the exit does not allow it"
+
+
+@pytest.mark.parametrize("protocol", [6, 17, 1, 0])
+@pytest.mark.parametrize("reason", [0, 1, 4, 8, 255])
+def test_refusals_of_every_kind(protocol, reason):
+    """A later version may have other reasons, and a malicious exit may say anything: the books go on."""
+    with exit_lab() as lab:
+        packet = tcp(FAKE["v4"], seq=1000, flags=SYN) if protocol == 6 else udp(FAKE["v4"], b"x")
+        lab.give(packet)
+        quote = packet[20:28]
+        for number, ports in ((7, quote), (7, bytes(8)), (8, quote), (0, quote)):
+            lab.app.rare.refused(lab.links[0], Refused(reason, int(Flag.EXIT), protocol, ports, number))
+        live = len(books(lab)) + len(tally(lab).recent)
+        assert live == 1
+        assert all(flow.error for flow in tally(lab).recent)
 
 
 @families
