@@ -126,12 +126,12 @@ class Fakes:
 
     def peek(self, name: str) -> tuple[int, bool] | None:
         """The number that a name has (True), or would be given now (False); None if there may be none left."""
-        number = self._numbers.get(name)
-        if number is not None:
+        number = self._table.find(name)
+        if number:
             return number, True
         if self._ready:
             return self._ready[-1], False
-        return (len(self._keys), False) if len(self._keys) < self.size else None
+        return (self.next, False) if self.next < self.size else None
 
     def address4(self, number: int) -> bytes:
         """4 bytes."""
