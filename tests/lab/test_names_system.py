@@ -1,12 +1,12 @@
 """The system's names lead to a real node: programs that know nothing of it, in a host with an /etc of its own."""
 
 import json
-import shutil
 
 import pytest
 
 from tests.lab.peers import eventually
 from tests.lab.test_names import DNS, ROUTES, VIDEO4, name_server
+from zignet.lab.etc import copy_etc
 from zignet.lab.internet import OFFICE
 from zignet.lab.running import Running
 
@@ -43,10 +43,7 @@ class Private(Running):
 @pytest.fixture
 def node(net, directories, config, name_server):
     directory = directories()
-    shutil.copytree("/etc", directory / "etc", symlinks=True)
-    path = directory / "etc" / "resolv.conf"
-    path.unlink(missing_ok=True)
-    path.write_text(RESOLV_CONF)
+    copy_etc(directory, RESOLV_CONF)
     dns = DNS.replace(f"upstreams: [{OFFICE}]", "mode: resolvconf")
     with Private(net.host, directory, config(ROUTES, dns)) as made:
         eventually(lambda: "100.64.0.1" in made.resolv_conf, 30)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
+import hashlib
 from pathlib import Path
 
 from cryptography import x509
@@ -17,11 +19,15 @@ SLACK = datetime.timedelta(minutes=5)  # clocks
 
 
 class Authority:
-    """Signs ECDSA P-256 certificates into `directory`; clients trust `file`."""
+    """Signs ECDSA P-256 certificates into `directory`; clients trust `file`.
+
+    A browser with no such file is given `pins`: SHA-256 of each key issued, in base64 (RFC 7469 §2.4).
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.file = directory / "ca.pem"
+        self.pins: list[str] = []
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name("ZigNet lab CA")
         now = datetime.datetime.now(datetime.UTC)
@@ -36,6 +42,10 @@ class Authority:
         """The files of a certificate for a name (and what is below it) and of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
+        public = key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        self.pins.append(base64.b64encode(hashlib.sha256(public).digest()).decode())
         names = x509.SubjectAlternativeName([x509.DNSName(name), x509.DNSName(f"*.{name}")])
         signed_by = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (

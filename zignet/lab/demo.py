@@ -1,11 +1,15 @@
 """`scripts/demo`: ZigNet's main job on real input, in a little internet that is made for it and removed.
 
 Real curl and a real HTTP/3 client in the host's namespace, real TLS servers, two upstream proxies; and then three
-nodes, two of which are exits of the third. Each request has an expected way; the demo fails when one goes another.
+nodes, two of which are exits of the third, for curl and, where it is installed, Chromium. Each request has an expected
+way; the demo fails when one goes another.
+
+    --screenshot FILE    what Chromium showed of the three sites, as PNG
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -21,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from zignet.bench.world import load_command
+from zignet.lab.browser import chromium
 from zignet.lab.internet import HOST, HOST6, OFFICE, OFFICE6, SITES, TOKYO, Internet
 from zignet.lab.namespace import start_module
 from zignet.lab.regions import ROUTES, TARGETS, Regions, shown
@@ -160,7 +165,7 @@ def step(console: Console, text: str) -> Iterator[None]:
     console.print(f"[dim]{time.monotonic() - begin:5.1f} s[/dim]  {text}")
 
 
-def peers_as_exits(console: Console) -> bool:
+def peers_as_exits(console: Console, screenshot: Path | None) -> bool:
     """The second act: names, fake addresses, and peers that resolve and dial. Whether each page was the right one."""
     with contextlib.ExitStack() as stack:
         with step(
@@ -172,8 +177,19 @@ def peers_as_exits(console: Console) -> bool:
             net.up()
         visits = []
         for name, edition in TARGETS:
-            with step(console, f"dig {name}, curl https://{name}/"):
+            with step(console, f"curl https://{name}/"):
                 visits.append(net.visit(name, edition))
+        if chromium() is None:
+            console.print("Chromium is not installed: no page is loaded with a browser.")
+        else:
+            with step(console, "Chromium starts, on the laptop"):
+                browser = stack.enter_context(net.browser())
+            for name, edition in TARGETS:
+                with step(console, f"Chromium https://{name}/"):
+                    visits.append(net.view(browser, name, edition))
+            if screenshot is not None:
+                with step(console, f"what it shows: {screenshot}"):
+                    net.picture(browser, screenshot)
     console.print()
     console.print(shown(visits))
     return all(visit.expected for visit in visits)
@@ -241,18 +257,25 @@ def show(console: Console) -> bool:
 
 def main() -> int:
     """Run the demo; the exit code is 0 when every request went the way that the rules say."""
+    parser = argparse.ArgumentParser(prog="scripts/demo", description="ZigNet's main job on real input.")
+    parser.add_argument("--screenshot", type=Path, metavar="FILE", help="write what Chromium shows, as PNG")
+    given = parser.parse_args()
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
     if os.geteuid() != 0:
         console.print("The demo makes network namespaces: run it as root (sudo scripts/demo).")
         return 2
-    if shutil.which("curl") is None:
-        console.print("The demo needs curl.")
+    for program in ("curl", "dig"):
+        if shutil.which(program) is None:
+            console.print(f"The demo needs {program}.")
+            return 2
+    if given.screenshot is not None and chromium() is None:
+        console.print("A screenshot needs Chromium (Debian: apt install chromium).")
         return 2
     try:
         first = show(console)
-        return 0 if peers_as_exits(console) and first else 1
+        return 0 if peers_as_exits(console, given.screenshot) and first else 1
     except NotReady as error:
         console.print(f"zignet did not start:\n{error}", markup=False)
         return 1

@@ -20,7 +20,7 @@ from aioquic.h3.events import DataReceived, H3Event, HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.events import ProtocolNegotiated, QuicEvent
 
-from zignet.lab.servers import page
+from zignet.lab.servers import HEADERS, page
 
 if TYPE_CHECKING:
     from zignet.lab.servers import Site
@@ -65,8 +65,9 @@ class Server(Http3):
         far = self._quic._network_paths[0].addr  # the address as this datagram brought it
         name = headers.get(b":authority", b"").decode()
         facts = self.site.facts((self.address,), far, name, "h3")
-        body = page(headers.get(b":path", b"/").decode(), facts)
-        http.send_headers(event.stream_id, [(b":status", b"200"), (b"content-length", b"%d" % len(body))])
+        kind, body = page(headers.get(b":path", b"/").decode(), headers.get(b"accept", b"").decode(), facts)
+        head = {":status": "200", "content-type": kind, "content-length": str(len(body))} | HEADERS
+        http.send_headers(event.stream_id, [(key.encode(), value.encode()) for key, value in head.items()])
         http.send_data(event.stream_id, body, end_stream=True)
         self.transmit()
 

@@ -4,7 +4,8 @@
     7        echo, TCP and UDP         9    takes all, then tells how much     13   says nothing, ever
     19       answers one byte with a reset                 25   speaks first   53/udp   DNS: every A is itself
 
-Web pages tell what the server saw: {"server", "name", "client", "port", "protocol"}. `/bytes/N` is N bytes.
+Web pages tell what the server saw: {"server", "name", "client", "port", "protocol"}, as JSON, or as HTML for who
+accepts that, with the JSON in its <pre>. `/bytes/N` is N bytes. Scripts of any site may read them (CORS).
 Run as `python -m zignet.lab.servers FILE` with JSON {"sites": {name: [addresses]}, "files": {name:
 [certificate, key]}}; prints `ready`.
 """
@@ -12,6 +13,7 @@ Run as `python -m zignet.lab.servers FILE` with JSON {"sites": {name: [addresses
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import re
 import signal
@@ -24,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Site", "main", "page"]
+__all__ = ["HEADERS", "Site", "main", "page"]
 
 GREETING = b"220 mail.example says hello first\r\n"
 MAX_HEAD = 65_536  # bytes
@@ -34,15 +36,26 @@ H2_ACK = H2_END_STREAM = 1
 H2_END_HEADERS = 4
 HPACK_200 = b"\x88"  # RFC 7541 appendix A: ":status: 200"
 RST_ON_CLOSE = struct.pack("ii", 1, 0)
+HEADERS = {"access-control-allow-origin": "*", "cache-control": "no-store"}  # of every page
+HTML = """\
+<!doctype html><title>{server}</title>
+<body style="font: 1em sans-serif; margin: 2em">
+<h1>{server}</h1><p>{name} was asked by {client}, {protocol}</p>
+<pre style="white-space: pre-wrap">{facts}</pre>
+"""
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def page(path: str, facts: dict[str, Any]) -> bytes:
-    """The body of a page: the facts as JSON, or as many bytes as the path asks for."""
+def page(path: str, accept: str, facts: dict[str, Any]) -> tuple[str, bytes]:
+    """The type and the body of a page: the facts, or as many bytes as the path asks for."""
     if match := re.fullmatch(r"/bytes/(\d+)", path):
-        return bytes(int(match[1]))
-    return json.dumps(facts).encode() + b"\n"
+        return "application/octet-stream", bytes(int(match[1]))
+    text = json.dumps(facts)
+    if "text/html" not in accept:
+        return "application/json", text.encode() + b"\n"
+    shown = {key: html.escape(str(value)) for key, value in facts.items()}
+    return "text/html; charset=utf-8", HTML.format(**shown, facts=html.escape(text)).encode()
 
 
 class Site:
@@ -81,16 +94,17 @@ class Site:
         if start == b"PRI * HTTP/2.0\r\n":
             await self.http2(reader, writer)
             return
-        host = None
+        asked: dict[str, str] = {}
         while (line := await reader.readline()) not in (b"\r\n", b""):
-            key, _, value = line.partition(b":")
-            if key.lower() == b"host":
-                host = value.strip().decode()
-        name = getattr(tls, "lab_name", None) if tls is not None else host
+            key, _, value = line.decode("latin-1").partition(":")
+            asked[key.lower()] = value.strip()
+        name = getattr(tls, "lab_name", None) if tls is not None else asked.get("host")
         path = start.split(b" ")[1].decode()
-        body = page(path, self.facts(near, far, name, "https" if tls is not None else "http"))
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n")
-        writer.write(b"Content-Length: %d\r\n\r\n" % len(body))
+        facts = self.facts(near, far, name, "https" if tls is not None else "http")
+        kind, body = page(path, asked.get("accept", ""), facts)
+        head = {"content-type": kind, "content-length": str(len(body)), "connection": "close"} | HEADERS
+        lines = "".join(f"{key}: {value}\r\n" for key, value in head.items())
+        writer.write(f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode())
         writer.write(body)
         await writer.drain()
 
@@ -107,7 +121,7 @@ class Site:
             if kind == H2_SETTINGS and not flags & H2_ACK:
                 writer.write(_frame(H2_SETTINGS, H2_ACK, 0, b""))
             elif kind == H2_HEADERS:
-                body = page("/", self.facts(near, far, None, "h2"))
+                _, body = page("/", "", self.facts(near, far, None, "h2"))
                 writer.write(_frame(H2_HEADERS, H2_END_HEADERS, stream, HPACK_200))
                 writer.write(_frame(H2_DATA, H2_END_STREAM, stream, body))
             await writer.drain()
