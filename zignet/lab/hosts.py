@@ -20,7 +20,7 @@ from pyroute2 import Ethtool, IPRoute
 from zignet.control import Client
 from zignet.control.messages import Peer, Status
 from zignet.lab.lab import Lab
-from zignet.lab.namespace import Namespace, join
+from zignet.lab.namespace import Namespace, join, start_module
 from zignet.lab.running import Running
 
 if TYPE_CHECKING:
@@ -191,6 +191,18 @@ class Hosts(Lab):
                         _append(namespace, program, "ACCEPT", "-p", "icmpv6", "--icmpv6-type", kind)
                     how = ("-m", "statistic", "--mode", "random", "--probability", f"{share:.6f}")
                     _append(namespace, program, "DROP", "-i", UNDERLAY, *how)
+
+    def delay(self, name: str, seconds: float) -> None:
+        """Hold what goes between a machine and the switch for so long, each way. Once a machine, of three or more."""
+        switch = next(namespace for namespace in self.namespaces if namespace.role == "switch")
+        (bridge,) = switch.netlink(lambda ip: ip.link_lookup(ifname="br0"))
+        near, far = f"{name}-near", f"{name}-far"
+        join(switch, near, switch, far)
+        for interface, master in ((name, 0), (near, 0), (far, bridge)):
+            switch.link(interface, mtu=self.mtu, master=master, state="up")
+            self.ports.append((switch, interface))
+        start_module(switch, "zignet.lab.delay", name, near, str(seconds))
+        self.wait_for_carriers()
 
     def one_by_one(self) -> None:
         """Take segmentation offload from the cable: trains of datagrams are cut up before they are on it."""
