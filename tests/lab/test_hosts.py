@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.lab.peers import bytes_round, servers
 from zignet.lab.hosts import Hosts
 
 pytestmark = pytest.mark.root
@@ -134,3 +135,20 @@ def test_the_configuration_of_a_node(cable):
     assert a.namespace.run(node.command("check")).returncode == 0
     assert stat.S_IMODE((node.state_dir / "identity").stat().st_mode) == 0o600
     assert cable.config("b")["peers"][0]["key"] == a.key  # the same at each look
+
+
+def round_trip(host, address):
+    """The shortest of five, in milliseconds."""
+    done = host.namespace.run(["ping", "-q", "-c", "5", "-i", "0.1", address])
+    return float(done.stdout.rpartition(" = ")[2].partition("/")[0])
+
+
+def test_a_cable_with_a_delay():
+    with Hosts("a", "b", "c") as hosts:
+        a, b, c = hosts
+        hosts.delay("a", 0.05)
+        assert 100 <= round_trip(a, b.address)
+        assert 100 <= round_trip(a, b.address6)
+        assert round_trip(b, c.address) < 100
+        with servers(b):
+            assert bytes_round(a, b.address, 8 << 20) == 8 << 20
