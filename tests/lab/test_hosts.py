@@ -147,8 +147,8 @@ def test_a_cable_with_a_delay():
     with Hosts("a", "b", "c") as hosts:
         a, b, c = hosts
         hosts.delay("a", 0.05)
-        assert 100 <= round_trip(a, b.address)
-        assert 100 <= round_trip(a, b.address6)
+        assert round_trip(a, b.address) >= 100
+        assert round_trip(a, b.address6) >= 100
         assert round_trip(b, c.address) < 100
         with servers(b):
             assert bytes_round(a, b.address, 8 << 20) == 8 << 20
