@@ -3,7 +3,8 @@
     near ── sealed ── far ── web      tunnel: near to far's address; exit: near to a name, which far resolves and dials
 
 One stream at a time, the ways in turns: iperf3, and an HTTPS download, nginx to curl (Debian: iperf3, nginx-light). The
-download "bare" does without ZigNet: what TLS itself costs on this machine, at both ends.
+download "bare" does without ZigNet: what TLS itself costs on this machine, at both ends. The CPU time is that of all
+processes, clients and servers too: on a machine with few cores it is what bounds the rate.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from zignet.lab.certificates import Authority
 from zignet.lab.hosts import Host, Hosts
@@ -78,25 +84,33 @@ class Lab(Hosts):
         return authority.file
 
 
-def iperf(host: Host, address: str, seconds: int, *options: str) -> float:
-    """Gbit/s."""
+def cpu_s() -> float:
+    """CPU time of all that this process has started, so far."""
+    gone = resource.getrusage(resource.RUSAGE_CHILDREN)
+    alive = (process.cpu_times() for process in psutil.Process().children(recursive=True))
+    return sum(times.user + times.system for times in alive) + gone.ru_utime + gone.ru_stime
+
+
+def iperf(host: Host, address: str, seconds: int, *options: str) -> tuple[float, float]:
+    """Gbit/s, GB."""
     command = ["iperf3", "-c", address, "-t", str(seconds), "-J", *options]
     deadline = time.monotonic() + PATIENCE_S
     while "error" in (said := json.loads(host.namespace.run(command, timeout_s=seconds + 30.0).stdout)):
         if time.monotonic() > deadline:
             raise RuntimeError(said["error"])
         time.sleep(0.2)  # the server has not seen yet that the last test is over
-    return float(said["end"]["sum_received"]["bits_per_second"]) / 1e9
+    received = said["end"]["sum_received"]
+    return float(received["bits_per_second"]) / 1e9, float(received["bytes"]) / 1e9
 
 
-def download(host: Host, address: str, authority: Path) -> float:
-    """Gbit/s of the file, handshake included."""
+def download(host: Host, address: str, authority: Path) -> tuple[float, float]:
+    """Gbit/s of the file, handshake included, and GB."""
     command = ["curl", "-sS", "--fail", "-o", "/dev/null", "-w", "%{speed_download}", "--cacert", authority]
     where = ["--retry", "5", "--retry-connrefused", "--resolve", f"{NAME}:443:{address}"]
     done = host.namespace.run([*command, *where, f"https://{NAME}/file"], timeout_s=120.0)
     if done.returncode != 0:
         raise RuntimeError(done.stderr)
-    return float(done.stdout) * 8 / 1e9
+    return float(done.stdout) * 8 / 1e9, SIZE / 1e9
 
 
 def main() -> None:
@@ -109,23 +123,29 @@ def main() -> None:
     with Lab() as net:
         authority = net.serve()
         near, far, web = net
+        found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+
+        def measure(load: str, way: str, run: Callable[[], tuple[float, float]]) -> None:
+            before = cpu_s()
+            rate, size = run()
+            found.setdefault((load, way), []).append((rate, (cpu_s() - before) / size))
+
         ways = {"tunnel": near.inner(far), "exit": net.fake}
-        found: dict[tuple[str, str], list[float]] = {}
         for _ in range(given.rounds):
             for way, address in (ways | {"bare": web.address}).items():
-                found.setdefault(("HTTPS", way), []).append(download(near, address, authority))
+                measure("HTTPS", way, partial(download, near, address, authority))
             for way, address in ways.items():
-                for direction, options in (("down", ("-R",)), ("up", ())):
-                    found.setdefault((direction, way), []).append(
-                        iperf(near, address, given.seconds, *options)
-                    )
-    medians = {what: statistics.median(figures) for what, figures in found.items()}
+                measure("down", way, partial(iperf, near, address, given.seconds, "-R"))
+                measure("up", way, partial(iperf, near, address, given.seconds))
+    medians = {what: statistics.median(rate for rate, _ in figures) for what, figures in found.items()}
+    costs = {what: statistics.median(cost for _, cost in figures) for what, figures in found.items()}
     for load in ("down", "up", "HTTPS"):
         tunnel, by_exit = medians[load, "tunnel"], medians[load, "exit"]
-        print(f"{load}: tunnel {tunnel:.2f}, exit {by_exit:.2f} Gbit/s: {by_exit / tunnel:.2f} x")
+        print(f"{load}: tunnel {tunnel:.2f}, exit {by_exit:.2f} Gbit/s: {by_exit / tunnel:.2f} x", end="")
+        print(f"; CPU s/GB {costs[load, 'tunnel']:.2f} and {costs[load, 'exit']:.2f}")
     ratio = medians["HTTPS", "exit"] / medians["down", "tunnel"]
     print(f"HTTPS by the exit against iperf3 in the tunnel: {ratio:.2f} x")
-    print(f"HTTPS without ZigNet: {medians['HTTPS', 'bare']:.2f} Gbit/s")
+    print(f"HTTPS without ZigNet: {medians['HTTPS', 'bare']:.2f} Gbit/s, {costs['HTTPS', 'bare']:.2f} s/GB")
 
 
 if __name__ == "__main__":

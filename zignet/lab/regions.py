@@ -119,10 +119,21 @@ class Regions(Hosts):
         command = ["curl", "-sS", "--max-time", "15", "--cacert", str(self.authority.file), *options]
         return self["laptop"].namespace.run([*command, f"https://{name}/"])
 
-    def first_byte(self, name: str, machine: str = "laptop") -> tuple[float, float]:
+    def first_byte(self, name: str, machine: str = "laptop", *options: str) -> tuple[float, float]:
         """Seconds from the start of a connection until it stands, and until a page begins. Raises RuntimeError."""
         times = "%{time_namelookup} %{time_connect} %{time_starttransfer}"
-        command = ["curl", "-sS4", "--max-time", "60", "-o", "/dev/null", "-w", times, f"http://{name}/"]
+        command = [
+            "curl",
+            "-sS4",
+            "--max-time",
+            "60",
+            "-o",
+            "/dev/null",
+            "-w",
+            times,
+            *options,
+            f"http://{name}/",
+        ]
         done = self[machine].namespace.run(command, timeout_s=70.0)
         if done.returncode != 0:
             raise RuntimeError(done.stderr)
