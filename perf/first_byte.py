@@ -4,8 +4,8 @@
 
 curl over HTTP, the ways in turns, after the name was looked up. "direct" is what the application's TCP costs anyway: a
 round trip of the link for its handshake, and one for the request. The exit's own dial is a question to its name server
-and a connection to the site. "cold" is the first page after the laptop's node was started: no session yet. "fast open" has the request in the SYN,
-which net.ipv4.tcp_fastopen of both hosts has to allow.
+and a connection to the site. "cold" is the first page after the laptop's node was started: no session yet. "fast open"
+has the request in the SYN, which net.ipv4.tcp_fastopen of both hosts has to allow.
 """
 
 from __future__ import annotations
