@@ -80,6 +80,11 @@ def _split(text: str, form: str) -> SplitResult:
         parts.port  # noqa: B018 -- raises
     except ValueError:
         parts = None
-    if parts is None or not text.isprintable() or " " in text or not text.startswith(f"{parts.scheme}://"):
+    if (
+        parts is None
+        or not text.isprintable()
+        or " " in parts.netloc
+        or not text.startswith(f"{parts.scheme}://")
+    ):
         raise ValueError(f"this is not a URL such as {form}")
     return parts

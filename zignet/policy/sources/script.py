@@ -21,6 +21,7 @@ from contextlib import suppress
 from zignet.config import ScriptPolicy
 from zignet.identity import PublicKey
 from zignet.policy.source import Finding, SourceError
+from zignet.policy.sources.turns import Turns
 
 __all__ = ["ScriptSource"]
 
@@ -41,33 +42,19 @@ class ScriptSource:
         self._command = policy.command
         self._timeout_s = policy.timeout_s
         self._valid_s = recheck_s if policy.cache_s is None else policy.cache_s
-        self._turn = asyncio.Semaphore(policy.at_once)
-        self._looking: set[asyncio.Task[object]] = set()
-        self._closed = False
+        self._turns = Turns(policy.at_once)
 
     async def look(self, key: PublicKey) -> Finding:
         """See `Source`. It waits for its turn, which is not counted as the script's time."""
-        if self._closed:
-            raise SourceError("it is closed")
-        task = asyncio.current_task()
-        assert task is not None
-        self._looking.add(task)
-        try:
-            async with self._turn:
-                run = _Run(self._command, key)
-                try:
-                    async with asyncio.timeout(self._timeout_s):
-                        await run.ended
-                except TimeoutError:
-                    raise SourceError(f"no answer within {self._timeout_s:g} s, so it was killed") from None
-                finally:
-                    code = await run.bury()
-        except asyncio.CancelledError:
-            if self._closed:
-                raise SourceError("it is closed") from None
-            raise
-        finally:
-            self._looking.discard(task)
+        async with self._turns.turn():
+            run = _Run(self._command, key)
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await run.ended
+            except TimeoutError:
+                raise SourceError(f"no answer within {self._timeout_s:g} s, so it was killed") from None
+            finally:
+                code = await run.bury()
         if run.printed > _MOST:
             raise SourceError(f"it printed more than {_MOST >> 20} MiB, so it was killed")
         if code not in (MATCH, NO_MATCH):
@@ -80,11 +67,7 @@ class ScriptSource:
 
     async def close(self) -> None:
         """See `Source`."""
-        self._closed = True
-        looking = list(self._looking)
-        for task in looking:
-            task.cancel()
-        await asyncio.gather(*looking, return_exceptions=True)
+        await self._turns.close()
 
 
 class _Run:
