@@ -43,7 +43,7 @@ _EPILOG = """[bold]Examples[/]
 ./zignet.yaml, ~/.zignet/zignet.yaml and /etc/zignet/zignet.yaml.
 
 [bold]Exit codes[/]  0 done, 1 failed, 2 wrong usage, 3 configuration error, 4 not running,
-5 privileges missing, 6 already running."""
+5 privileges missing, 6 already running, 7 denied by policy."""
 
 app = typer.Typer(
     name="zignet",
@@ -61,9 +61,11 @@ key_app = typer.Typer(
 dns_app = typer.Typer(
     help="Names: the node's name server, and how this host's names come to it.", no_args_is_help=True
 )
+policy_app = typer.Typer(help="Ask who may come in, and why.", no_args_is_help=True)
 _RUN, _LOOK, _CHECK, _IDENTITY = "Run", "Look", "Check", "Identity"  # the groups of the help page
 app.add_typer(route_app, name="route", rich_help_panel=_LOOK)
 app.add_typer(dns_app, name="dns", rich_help_panel=_LOOK)
+app.add_typer(policy_app, name="policy", rich_help_panel=_LOOK)
 app.add_typer(key_app, name="key", rich_help_panel=_IDENTITY)
 app.add_typer(contacts_app, name="contacts", rich_help_panel=_IDENTITY)
 
@@ -370,6 +372,41 @@ def dns_status(context: typer.Context, as_json: Json = False) -> None:
         _print_json(found)
     else:
         dns.show(_console(), found)
+
+
+@policy_app.command(
+    name="check",
+    epilog="[cyan]zignet policy check FVen3X669xLzsi6N2V91DoiyzHzg1uAgqiT8jZ9nS96Z[/]\n\n"
+    "[cyan]zignet policy check laptop --proto tcp --port 22[/]  — may it reach this service?\n\n"
+    "The sources that the configuration names are asked from here, as this user; no node needs to run. It returns 0 if "
+    "the key may, 7 if it is denied, 1 if it is denied because a source could not answer.",
+)
+def policy_check(
+    context: typer.Context,
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="A key, or a peer's name.", autocompletion=_peer_names)
+    ],
+    proto: Annotated[
+        str | None, typer.Option("--proto", metavar="tcp|udp|icmp", help="May it reach this, too?")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", min=1, max=65535, help="Of tcp, unless --proto says udp.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show whether a key may come in: each rule in its order, what it says, and which one decides."""
+    from zignet.cli import policy as view
+
+    if proto not in (None, "tcp", "udp", "icmp"):
+        raise Fault(f"--proto is tcp, udp or icmp, not {proto}", ExitCode.USAGE)
+    options: Options = context.obj
+    found, notes = view.answer(options.path, key, proto, port)
+    if as_json:
+        _print_json({**found, "notes": notes})
+    else:
+        view.show(_console(), found, notes)
+    if code := view.code(found):
+        raise typer.Exit(code)
 
 
 def _known_names(context: typer.Context, incomplete: str) -> list[str]:

@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     NOT_RUNNING = 4
     PRIVILEGES = 5
     ALREADY_RUNNING = 6
+    DENIED = 7  # by policy: `zignet policy check`
     INTERRUPTED = 130  # 128 + SIGINT, as shells do
 
 

@@ -48,7 +48,7 @@ class Said(StrEnum):
 class Step:
     """One rule that was asked, and what it said."""
 
-    rule: int  # from 1, as they stand in the configuration
+    rule: int  # its index in inbound.policies
     label: str
     said: Said
     reason: str
@@ -78,20 +78,18 @@ def weigh(
     for at, (rule, what) in enumerate(zip(rules, known, strict=True)):
         if what is None or what.until <= now:
             if hurry and rule.optimistic and _hopeful(what):
-                trail.append(Step(at + 1, rule.label, Said.PENDING, "no answer yet"))
-                reason = (
-                    f"Policy {at + 1} ({rule.label}) admits this key until its answer is there (optimistic)."
-                )
+                trail.append(Step(at, rule.label, Said.PENDING, "no answer yet"))
+                reason = f"inbound.policies[{at}] ({rule.label}) admits this key until it has an answer (optimistic)."
                 return Verdict(True, reason, 0.0, True, tuple(trail))
             return at
         until = min(until, what.until)
         finding = what.finding
         if what.error is not None and (finding is None or rule.on_error != "stale"):
             allow = rule.on_error == "allow"
-            trail.append(Step(at + 1, rule.label, Said.FAILED, what.error))
+            trail.append(Step(at, rule.label, Said.FAILED, what.error))
             does = "admits" if allow else "denies"
             reason = (
-                f"Policy {at + 1} ({rule.label}) could not answer and {does} everybody then "
+                f"inbound.policies[{at}] ({rule.label}) could not answer and {does} everybody then "
                 f"(on_error: {rule.on_error}): {what.error}."
             )
             return Verdict(allow, reason, until - now, False, tuple(trail))
@@ -99,10 +97,10 @@ def weigh(
         why = finding.reason
         if what.error is not None:
             why += f", as it said before it failed ({what.error})"
-        trail.append(Step(at + 1, rule.label, Said.MATCH if finding.matches else Said.NO_MATCH, why))
+        trail.append(Step(at, rule.label, Said.MATCH if finding.matches else Said.NO_MATCH, why))
         if finding.matches:
             does = "admits" if rule.allow else "denies"
-            reason = f"Policy {at + 1} ({rule.label}) {does} this key: {why}."
+            reason = f"inbound.policies[{at}] ({rule.label}) {does} this key: {why}."
             return Verdict(rule.allow, reason, until - now, False, tuple(trail))
     reason = f"No policy matches this key (inbound: default_action: {'allow' if default else 'deny'})."
     return Verdict(default, reason, until - now, False, tuple(trail))

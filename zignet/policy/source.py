@@ -20,7 +20,7 @@ class Finding:
     """What a source says about a key."""
 
     matches: bool
-    reason: str  # one clause, e.g. "line 12 of /etc/zignet/allowed.txt"
+    reason: str  # one clause, e.g. "line 12"; who said it is the label
     valid_s: float | None = None  # for how long it stands by that, in seconds; None: until something changes
 
 

@@ -54,10 +54,10 @@ def test_what_it_says(path: Path):
         source = FileSource(FilePolicy(path=path))
         assert source.label == f"file {path}"
         found = await source.look(A)
-        assert (found.matches, found.reason, found.valid_s) == (True, f"line 2 of {path} (alice)", None)
-        assert (await source.look(B)).reason == f"line 3 of {path}"
+        assert (found.matches, found.reason, found.valid_s) == (True, "line 2 (alice)", None)
+        assert (await source.look(B)).reason == "line 3"
         found = await source.look(C)
-        assert (found.matches, found.reason) == (False, f"not among the 2 keys of {path}")
+        assert (found.matches, found.reason) == (False, "not among its 2 keys")
         assert source.notes == ()
         await source.close()
         with pytest.raises(SourceError, match="closed"):

@@ -120,7 +120,7 @@ def test_a_source_that_fails(on_error: str, allowed: bool):
         court.clock.time += verdict.valid_s
         first.error = None
         first.members = {A}
-        assert (await court.ask(A)).reason == "Policy 1 (table 0) admits this key: a member."
+        assert (await court.ask(A)).reason == "inbound.policies[0] (table 0) admits this key: a member."
         assert court.judge.status()[0].last_error_age_s == verdict.valid_s
 
     asyncio.run(scene())

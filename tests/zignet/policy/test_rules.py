@@ -58,7 +58,7 @@ def test_as_the_naive_evaluator(case, default, hurry):
         return
     assert (found.allowed, found.provisional) == expected
     # The trail is what was asked, in order, and the verdict stands no longer than any of it.
-    assert [step.rule for step in found.trail] == list(range(1, len(found.trail) + 1))
+    assert [step.rule for step in found.trail] == list(range(len(found.trail)))
     relied_on = [what.until - NOW for what in known[: len(found.trail)] if what is not None]
     if not found.provisional:
         assert found.valid_s == min(relied_on, default=math.inf)
@@ -82,21 +82,24 @@ def test_nobody_comes_in_by_no_rule():
 
 def test_reasons():
     found = verdict((Rule("file a"), Known(NO, None, FRESH)), (Rule("file b"), Known(YES, None, FRESH)))
-    assert found.reason == "Policy 2 (file b) admits this key: line 3."
+    assert found.reason == "inbound.policies[1] (file b) admits this key: line 3."
     assert [(step.rule, step.said, step.reason) for step in found.trail] == [
-        (1, Said.NO_MATCH, "not in it"),
-        (2, Said.MATCH, "line 3"),
+        (0, Said.NO_MATCH, "not in it"),
+        (1, Said.MATCH, "line 3"),
     ]
     found = verdict((Rule("script s", allow=False), Known(YES, None, FRESH)))
-    assert (found.allowed, found.reason) == (False, "Policy 1 (script s) denies this key: line 3.")
+    assert (found.allowed, found.reason) == (False, "inbound.policies[0] (script s) denies this key: line 3.")
     found = verdict((Rule("db"), Known(NO, "it is away", FRESH)))
     assert (
         found.reason
-        == "Policy 1 (db) could not answer and denies everybody then (on_error: deny): it is away."
+        == "inbound.policies[0] (db) could not answer and denies everybody then (on_error: deny): it is away."
     )
     found = verdict((Rule("db", on_error="stale"), Known(YES, "it is away", FRESH)))
     assert found.allowed
-    assert found.reason == "Policy 1 (db) admits this key: line 3, as it said before it failed (it is away)."
+    assert (
+        found.reason
+        == "inbound.policies[0] (db) admits this key: line 3, as it said before it failed (it is away)."
+    )
     assert verdict().reason == "No policy matches this key (inbound: default_action: deny)."
 
 

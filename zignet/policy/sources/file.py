@@ -57,9 +57,9 @@ class FileSource:
             raise SourceError(self._error or "it was not read")
         line = self._keys.line_of(key)
         if not line:
-            return Finding(False, f"not among the {len(self._keys.table):,} keys of {self._path}")
+            return Finding(False, f"not among its {len(self._keys.table):,} keys")
         name = self._keys.names.get(line)
-        return Finding(True, f"line {line} of {self._path}" + (f" ({name})" if name else ""))
+        return Finding(True, f"line {line}" + (f" ({name})" if name else ""))
 
     def watch(self, changed: Callable[[], None]) -> None:
         """See `Source`."""
