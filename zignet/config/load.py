@@ -28,7 +28,6 @@ from zignet.config.model import (
 from zignet.config.offer import ALL, check_offer
 from zignet.config.peers import Roll, in_own_range
 from zignet.config.problem import ConfigError, Problem
-from zignet.config.publish import check_publish
 from zignet.config.reader import Reader, Reading, entries, of_type, path, read_fields, read_section
 from zignet.config.services import check_services
 from zignet.routing import RESERVED, Lines, check_lines, read_lines
@@ -247,7 +246,6 @@ def _check_together(config: Config, root: Node, reading: Reading) -> None:
     if config.inbound.services:
         names = [peer.name for peer in config.peers]
         check_services(config.inbound.services, names, bool(config.exit.allow), reading)
-    check_publish(config.publish, (), _line_of(root, "publish"), reading)
     for key in sorted(str(key) for key in config.inbound.allow & config.inbound.deny):
         reading.complain(_line_of(root, "inbound", "deny"), "inbound.deny", f"{key} is in inbound.allow, too")
     for name, settings in config.exits.items():

@@ -8,16 +8,15 @@ publish:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from zignet.config import values
 from zignet.config.document import Items, Node, Scalar, Table
-from zignet.config.members import check_members, read_members
+from zignet.config.members import read_members
 from zignet.config.reader import Reading, one, read_fields, setting
 
-__all__ = ["ALL", "CONTACTS", "MOST", "TAG", "PublishConfig", "check_publish", "read_publish", "service_name"]
+__all__ = ["ALL", "CONTACTS", "MOST", "TAG", "PublishConfig", "read_publish", "service_name"]
 
 CONTACTS = "contacts"
 ALL = "all"  # who is admitted at all
@@ -73,12 +72,3 @@ def read_publish(node: Node, key: str, reading: Reading) -> tuple[PublishConfig,
             reading.complain(item.line, f"{place}.name", f'"{service.name}" is published twice')
         found[service.name] = service
     return tuple(found.values())
-
-
-def check_publish(
-    services: Iterable[PublishConfig], names: Iterable[str], line: int, reading: Reading
-) -> None:
-    """Complain about files that are not there. Other names may be contacts', who come and go."""
-    for service in services:
-        files = [text for text in service.to if text.startswith("file:")]
-        check_members(files, names, line, "publish", reading)

@@ -22,7 +22,6 @@ from nat.header import TCP_SYN, UDP_LENGTH
 from nat.header import Protocol as Ip
 from nat.packet import Packet
 from zignet.peers.carried import Books, Carried, key_of
-from zignet.peers.carried import Books, Carried, key_of
 from zignet.peers.streams import Stream, streams
 from zignet.wire import NUMBERS, address_of, good_name
 

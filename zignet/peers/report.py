@@ -13,8 +13,8 @@ from zignet.control.messages import Peer as Row
 from zignet.exits import PeerExit
 from zignet.identity import PublicKey, address6
 from zignet.noise import Suite
-from zignet.wire import Protocol
 from zignet.peers.guest import Guest
+from zignet.wire import Protocol
 
 if TYPE_CHECKING:
     from zignet.peers.hub import Hub

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from zignet.config import Config, InboundConfig
-from zignet.config.service import FILE
+from zignet.config.members import FILE
 from zignet.identity import BadKey, PublicKey
 from zignet.policy.judge import Judge
 from zignet.policy.keyfile import read_keys

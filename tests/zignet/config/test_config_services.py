@@ -79,7 +79,6 @@ def test_an_exit_among_the_services() -> None:
         ("[{exit: lan}]", '"lan"'),
         ("[{proto: tcp, ports: 22}]", 'unknown key; did you mean "port"'),
         ("[{proto: tcp, allow: [bob]}]", '"bob" is neither the name of a peer'),
-        ("[{proto: tcp, allow: ['file:nothing.txt']}]", "nothing.txt is not a file"),
         ("[{proto: tcp, allow: alice}]", "expected a list"),
         ("[{exit: internet}, {exit: internet}]", "twice"),
     ],
