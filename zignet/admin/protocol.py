@@ -9,7 +9,6 @@ from typing import Any
 from sanic.http import Http, Stage
 from sanic.server import HttpProtocol
 
-from nat.sockets import Underlay, literal
 from zignet.admin.guard import Arrival
 
 __all__ = ["MOST", "AdminProtocol"]
@@ -19,7 +18,6 @@ BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 40\r\n"
     b'Retry-After: 1\r\nConnection: close\r\n\r\n{"error":"too many connections at once"}'
 )
-_UNMARKED = Underlay()
 
 
 class AdminHttp(Http):
@@ -81,14 +79,12 @@ def _arrival(transport: BaseTransport) -> Arrival:
 
 
 def _is_from_here(transport: BaseTransport, arrival: Arrival) -> bool:
-    """Whether the other end is this host: a peer's packets do reach our ZigNet address, from the peer's."""
+    """Whether the other end is this host: only a host that talks to itself has the address that it talks to.
+
+    A peer's packets do reach our ZigNet address, but from the peer's.
+    """
     if arrival.unix:
         sock: socket.socket = transport.get_extra_info("socket")
         return sock.family == socket.AF_UNIX
     peer = transport.get_extra_info("peername")
-    if not isinstance(peer, tuple):
-        return False
-    if peer[0] == arrival.address:
-        return True
-    address = literal(peer[0])
-    return address is not None and _UNMARKED.is_own(address)
+    return isinstance(peer, tuple) and peer[0] == arrival.address

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["AlreadyRunning", "Place"]
+__all__ = ["AlreadyRunning", "Place", "listen", "socket_address"]
 
 SOCKET_NAME = "zignet.sock"
 LOCK_NAME = "zignet.lock"
@@ -41,7 +41,7 @@ class Place:
         lock = os.open(state_dir / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             _lock_or_say_who(lock, state_dir)
-            listener = _listen(state_dir)
+            listener = listen(state_dir, SOCKET_NAME, 0o600)
         except BaseException:
             os.close(lock)
             raise
@@ -61,11 +61,11 @@ class Place:
 
 
 @contextmanager
-def socket_address(state_dir: Path) -> Iterator[str]:
-    """The socket's path in a form that fits `sockaddr_un` (108 bytes) however deep the directory lies."""
+def socket_address(state_dir: Path, name: str = SOCKET_NAME) -> Iterator[str]:
+    """A socket's path in a form that fits `sockaddr_un` (108 bytes) however deep the directory lies."""
     directory = os.open(state_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield f"/proc/self/fd/{directory}/{SOCKET_NAME}"
+        yield f"/proc/self/fd/{directory}/{name}"
     finally:
         os.close(directory)
 
@@ -82,14 +82,15 @@ def _lock_or_say_who(lock: int, state_dir: Path) -> None:
         ) from error
 
 
-def _listen(state_dir: Path) -> socket.socket:
+def listen(state_dir: Path, name: str, mode: int) -> socket.socket:
+    """A unix socket that listens, non-blocking; one that was left behind is replaced. Raises OSError."""
     with suppress(FileNotFoundError):
-        (state_dir / SOCKET_NAME).unlink()
+        (state_dir / name).unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        before = os.umask(0o177)  # so that the socket never exists with wider permissions
+        before = os.umask(~mode & 0o777)  # so that the socket never exists with wider permissions
         try:
-            with socket_address(state_dir) as address:
+            with socket_address(state_dir, name) as address:
                 listener.bind(address)
         finally:
             os.umask(before)

@@ -8,33 +8,32 @@ least lengths, because the last of a train may be of another kind.
 
 from __future__ import annotations
 
-import array
-import socket
-import struct
-
+from zignet.bpf import (
+    ALL,
+    AND,
+    IF_AT_LEAST,
+    IF_EQUAL,
+    LOAD_BYTE,
+    LOAD_LENGTH,
+    LOAD_WORD,
+    MULTIPLY,
+    RETURN,
+    SHIFT_RIGHT,
+    TO_X,
+    XOR_X,
+    Step,
+    attach_filter,
+    attach_selector,
+)
 from zignet.noise import COOKIE_SIZE, INITIATION_SIZE, RESPONSE_SIZE, MessageType, Suite
 
 __all__ = ["attach_filter", "attach_selector", "kinds", "marked", "messages"]
-
-SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF = 26, 51  # asm-generic/socket.h
-
-# linux/bpf_common.h, linux/filter.h
-# A load is big-endian; one from beyond the end drops the datagram.
-LOAD_WORD, LOAD_BYTE, LOAD_LENGTH, TO_X = 0x20, 0x30, 0x80, 0x07
-AND, SHIFT_RIGHT, MULTIPLY, XOR_X = 0x54, 0x74, 0x24, 0xAC
-IF_EQUAL, IF_AT_LEAST = 0x15, 0x35
-RETURN = 0x06
-ALL = 0xFFFFFFFF
-_STEP = struct.Struct("=HBBI")  # struct sock_filter
-_PROGRAM = struct.Struct("@HP")  # struct sock_fprog
 
 HEADER = 8  # bytes of UDP's header: a filter sees it, a selector does not
 DATA_LEAST = 36  # protocol §2
 DST = 8  # where an initiation says whom it is for (§3)
 INDEX = {MessageType.RESPONSE: 8, MessageType.COOKIE: 4, MessageType.DATA: 4}  # where the receiver's index is
 MARK_BITS = 10
-
-Step = tuple[int, int, int, int]  # operation, steps to leap if true, if false, operand
 
 
 def marked(number: int, secret: int) -> int:
@@ -113,23 +112,3 @@ def _words(x: bytes) -> list[Step]:
             (RETURN, 0, 0, 0),
         ]
     return steps
-
-
-def attach_filter(sock: socket.socket, program: list[Step]) -> bool:
-    """Have the kernel run it on what comes for this socket. False: it does not."""
-    return _attach(sock, SO_ATTACH_FILTER, program)
-
-
-def attach_selector(sock: socket.socket, program: list[Step]) -> bool:
-    """Have it choose, for each datagram, the socket of this one's port: 0 is the first that was bound."""
-    return _attach(sock, SO_ATTACH_REUSEPORT_CBPF, program)
-
-
-def _attach(sock: socket.socket, option: int, program: list[Step]) -> bool:
-    steps = array.array("B", b"".join(_STEP.pack(*step) for step in program))
-    address, _ = steps.buffer_info()
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, option, _PROGRAM.pack(len(program), address))
-    except OSError:  # a kernel, or a sandbox, without it
-        return False
-    return True

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zignet import bpf as kernel
 from zignet.transport import Udp, UdpError, marked
-from zignet.transport import filter as kernel
 from zignet.transport.udp import UDP_SEGMENT
 
 HOSTS = {"v4": "127.0.0.1", "v6": "::1", "v4 by v6": "::"}

@@ -1,0 +1,71 @@
+"""The sockets of the API, in a namespace."""
+
+from __future__ import annotations
+
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from zignet.admin.listen import ADMIN_SOCKET, admin_listeners
+from zignet.lab.namespace import Namespace, join
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def pair():
+    """here 192.0.2.1 ── 192.0.2.2 there"""
+    with Namespace("here") as here, Namespace("there") as there:
+        join(here, "eth0", there, "eth0")
+        here.address("eth0", "192.0.2.1/24", "2001:db8::1/64")
+        there.address("eth0", "192.0.2.2/24", "2001:db8::2/64")
+        yield here, there
+
+
+def test_who_reaches_them(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    here, there = pair
+    notes: list[str] = []
+    addresses = ["192.0.2.1", "2001:db8::1", "198.51.100.9"]
+    made = here.call(admin_listeners, tmp_path, addresses, notes.append)
+    try:
+        assert len(made) == 3
+        assert len(notes) == 1
+        assert "198.51.100.9" in notes[0]
+        path = tmp_path / ADMIN_SOCKET
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        with socket.socket(socket.AF_UNIX) as end:
+            end.connect(str(path))
+        for address in addresses[:2]:
+            with here.connect(address, 80) as end:
+                assert end.getpeername()[0] == end.getsockname()[0] == address
+            with pytest.raises(TimeoutError):
+                there.connect(address, 80, timeout_s=1.5)
+    finally:
+        for each in made:
+            each.close()
+
+
+def test_the_port_is_taken(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    here, _ = pair
+    notes: list[str] = []
+    with here.socket() as other:
+        other.bind(("0.0.0.0", 80))
+        other.listen()
+        made = here.call(admin_listeners, tmp_path, ["192.0.2.1"], notes.append)
+        assert len(made) == 1
+        assert "in use" in notes[0]
+        assert ADMIN_SOCKET in notes[0]
+        made[0].close()
+
+
+def test_a_socket_that_was_left_behind(tmp_path: Path) -> None:
+    for _ in range(2):
+        (made,) = admin_listeners(tmp_path, [])
+        made.close()
+    (tmp_path / ADMIN_SOCKET).unlink()
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    deep.mkdir(parents=True)
+    (made,) = admin_listeners(deep, [])  # longer than a unix address may be
+    made.close()
