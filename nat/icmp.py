@@ -129,6 +129,11 @@ class Icmp:
         self._quoted = bytearray(2048)
         self._view = Packet(self._quoted)
 
+    def prepare(self) -> None:
+        """Open the raw sockets now, while this process may."""
+        for family in (AF_INET, AF_INET6):
+            self._open_raw(family)
+
     def message(self, packet: Packet, source: Source) -> None:
         """An ICMP or ICMPv6 packet from `source`."""
         v4 = packet.version == 4
@@ -190,7 +195,10 @@ class Icmp:
         """Only a direct exit carries ICMP, only with a raw socket, and only to an address."""
         if route.name or not isinstance(route.exit.udp(), UdpDirect):
             return False
-        family = family_of(packet.target())
+        return self._open_raw(family_of(packet.target()))
+
+    def _open_raw(self, family: int) -> bool:
+        """Whether there is one."""
         if family not in self._raw:
             try:
                 raw = self._raw[family] = Raw(self, family, self._underlay)

@@ -41,10 +41,13 @@ from nat.tun import (
     remove,
     sync,
 )
+from zignet import rights
 from zignet.cli.errors import Fault, guarded
 from zignet.config import Config, ConfigError, DnsConfig, LimitsConfig, load_config
 from zignet.control import DnsReport, Place, handler_for
+from zignet.control.process import ControlProcess, command_line
 from zignet.control.service import ControlService
+from zignet.control.session import Handler as Handling
 from zignet.exits import AnyExit, ExitSetupError, build_exits, peers_in_rules
 from zignet.report import Report
 from zignet.routing import RuleError, Rules, build_rules
@@ -95,6 +98,8 @@ class Node:
         self.address6 = own_address6(config, self.secret)
         self.hub: Hub | None = None  # None: no peers are configured
         self.names: Names | None = None  # None: no `dns` section
+        self.control: ControlProcess | None = None  # None: nothing in the configuration needs it
+        self.token = ""
         self.plan = plan_of(config, self.address6)
         self.offering: Offering | None = None  # None: no peers
 
@@ -187,7 +192,8 @@ class Node:
 
     def _serve(self, place: Place) -> None:
         engine, loop = self.engine, self.loop
-        service = ControlService(loop, place.listener, handler_for(Report(self), self._names_report))
+        handler = handler_for(Report(self), self._names_report)
+        service = ControlService(loop, place.listener, handler)
         watch = AddressWatch(self.tun.name)
         if self.config.tun.descriptor is None:
             loop.watch(watch.fileno(), Addresses(watch, self._resync), READ)
@@ -199,9 +205,14 @@ class Node:
                 self.names.listen()
             except OSError as error:
                 raise Fault(str(error.strerror)) from error
+        engine.icmp.prepare()
+        self.control = build_control(self, handler)
+        give_up_rights(self)  # before the first thread
         engine.start()
         if self.hub is not None:
             self.hub.start()
+        if self.control is not None:
+            self.control.start()
         if self.names is not None and self.config.tun.descriptor is None:
             self.names.lead_here(self.tun.name, socket.if_nametoindex(self.tun.name))
         self.state = "running"
@@ -222,6 +233,8 @@ class Node:
         log.info("stopping")
         service.close()
         watch.close()
+        if self.control is not None:
+            self.control.close()
         if self.hub is not None:
             self.hub.close()
         if self.names is not None:
@@ -296,11 +309,18 @@ class Node:
             dns=config.dns,
             exit=config.exit,
             publish=config.publish,
+            admin=config.admin,
         )
         if self.offering is not None:
             self.offering.configure(config)
         elif config.listening:
             log.warning("peers are configured now: this needs a restart")
+        if self.control is not None:
+            from zignet.admin.settings import Settings
+
+            self.control.reload(Settings.of(config, self.token).dump())
+        elif config.controlled:
+            log.warning("inbound.policies or admin are configured now: this needs a restart")
         if self.names is not None:
             self.names.reload(config.dns, self.rules, self.exits)
             lead_flows(self, self.names)
@@ -419,6 +439,61 @@ def build_hub(node: Node, secret: SecretKey, underlay: Udp) -> Hub:
     node.offering.configure(config)
     node.engine.gateway.lead_to_peers(hub.sender, tun.range, tun.aliases, lower_half(tun.range6))
     return hub
+
+
+def build_control(node: Node, handler: Handling) -> ControlProcess | None:
+    """The control process, not started, where the configuration needs it. Raises `Fault`."""
+    config = node.config
+    if not config.controlled:
+        return None
+    from zignet.admin.listen import admin_listeners
+    from zignet.admin.settings import Settings
+    from zignet.admin.token import admin_token
+    from zignet.control.user import user_of
+    from zignet.identity import KeyFileError
+
+    try:
+        user = user_of(config.state_dir)
+        listeners = []
+        if config.admin is not None:
+            own = [str(config.tun.address), *([str(node.address6)] if node.ipv6 else [])]
+            listeners = admin_listeners(config.state_dir, own if config.admin.http else (), log.warning)
+            node.token = admin_token(config.state_dir)
+    except (OSError, KeyFileError) as error:
+        raise Fault(f"the control process can't be prepared: {error}") from error
+    if user.note:
+        log.warning("the control process runs as %s: %s", user.name, user.note)
+    return ControlProcess(
+        node.loop,
+        user,
+        command_line(),
+        handler,
+        Settings.of(config, node.token).dump(),
+        listeners,
+        None if node.hub is None else node.hub.asking,
+    )
+
+
+def give_up_rights(node: Node) -> None:
+    """Keep CAP_NET_ADMIN: marked sockets, and addresses, routes and rules, also at the end. And what more is needed."""
+    config = node.config
+    kept: set[int] = {rights.Cap.NET_ADMIN}
+    if node.control is not None:
+        kept |= node.control.needs
+    if tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) < (5, 7) and any(
+        exit_.interface for exit_ in config.exits.values()
+    ):
+        kept.add(rights.Cap.NET_RAW)  # SO_BINDTODEVICE needed it then
+    others = rights.capabilities() - kept
+    places = [config.state_dir, *([node.path] if node.path is not None else [])]
+    for place in places:
+        if rights.Cap.DAC_OVERRIDE in others and not rights.may_reach(place, others):
+            log.info("%s is another user's: the right to go there (CAP_DAC_OVERRIDE) is kept", place)
+            kept.add(rights.Cap.DAC_OVERRIDE)
+    try:
+        rights.keep(kept)
+    except OSError as error:
+        log.warning("this process keeps more rights than it needs: %s", error)
 
 
 def with_names(config: Config) -> Config:

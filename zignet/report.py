@@ -35,6 +35,7 @@ from zignet.control import (
     Totals,
 )
 from zignet.control.explain import explain, explain_again, explain_stale, hijacked
+from zignet.control.process import resident
 from zignet.packet_path import compiled_modules
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Report:
         return Status(
             version=zignet.__version__,
             pid=os.getpid(),
+            memory=resident(os.getpid()),
             uptime_s=round(now - node.started, 3),
             state=node.state,
             compiled=all(compiled_modules().values()),
@@ -90,6 +92,7 @@ class Report:
                 listener=config.tun.listener,
             ),
             **self._peers(),
+            control=None if node.control is None else node.control.status(),
             names=None if node.names is None else node.names.status(),
             exits=list(self._exits(live, now)),
             flows=self._counts(),

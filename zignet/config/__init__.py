@@ -14,6 +14,7 @@ The file's keys are the fields of the dataclasses in `model`, each with the read
       - file: ./peers.txt
     inbound: {default_action: deny, allow: [...], deny: [], policies: [...], recheck: 5m}
     exit:    {allow: [peer_us], ports: [80, 443], private: false, tcp: true, udp: true}
+    admin:   {http: yes}
     cipher: auto
     tun:    {name: zig0, mtu: 1500, range: 100.64.0.0/10, listener: loopback, offload: auto}
     proxy:  {mode: global, bypass: [192.168.0.0/16]}
@@ -36,6 +37,7 @@ them, but for the URL of a database, which shows itself without its password.
 
 from zignet.config.load import load_config, parse_config
 from zignet.config.model import (
+    AdminConfig,
     Config,
     DnsConfig,
     DnsServer,
@@ -57,6 +59,7 @@ from zignet.config.url import Url
 load = load_config
 
 __all__ = [
+    "AdminConfig",
     "Config",
     "ConfigError",
     "DatabasePolicy",

@@ -14,6 +14,7 @@ from typing import Any
 from zignet.config.document import MAX_BYTES, Items, Node, Scalar, Table, compose
 from zignet.config.files import read_text
 from zignet.config.model import (
+    AdminConfig,
     Config,
     DnsConfig,
     ExitConfig,
@@ -83,6 +84,7 @@ def parse_config(text: str, file: Path | str = "zignet.yaml") -> Config:
             "peers": roll.read,
             "inbound": _section(InboundConfig),
             "exit": _section(OfferConfig),
+            "admin": _section(AdminConfig),
         },
     )
     _check_together(config, root, reading)

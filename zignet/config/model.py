@@ -23,6 +23,7 @@ from zignet.routing import Lines
 NAME_MODES = ("auto", "resolved", "networkmanager", "dnsmasq", "resolver", "resolvconf", "hijack", "off")
 
 __all__ = [
+    "AdminConfig",
     "Config",
     "DnsConfig",
     "DnsServer",
@@ -162,6 +163,13 @@ class DnsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminConfig:
+    """The Admin API, for a file that has this section. It is always at `admin.sock` in the state directory."""
+
+    http: bool = setting(True, one(values.flag))  # at port 80 of this node's own addresses as well
+
+
+@dataclass(frozen=True, slots=True)
 class Listen:
     """Where peers' datagrams come in. `::` is IPv4 as well."""
 
@@ -230,8 +238,14 @@ class Config:
     sniff: SniffConfig = field(default_factory=SniffConfig)
     timeouts: TimeoutsConfig = field(default_factory=TimeoutsConfig)
     dns: DnsConfig | None = None  # None: no names are answered here
+    admin: AdminConfig | None = None  # None: there is no Admin API
     mark: int = setting(0x7A67, one(values.whole(1, 0xFFFFFFFF)))  # fwmark of our own sockets
     table: int = setting(31335, one(values.table))  # routing table whose default is the TUN
+
+    @property
+    def controlled(self) -> bool:
+        """Whether anything of it is the control process's business."""
+        return self.admin is not None or bool(self.inbound.policies)
 
     @property
     def identity_file(self) -> Path:

@@ -16,6 +16,7 @@ from zignet.control.handler import Answers, DnsReport, RequestError, handler_for
 from zignet.control.messages import (
     Admission,
     ConfigStatus,
+    ControlStatus,
     DnsStatus,
     DnsWhy,
     ExitStatus,
@@ -47,6 +48,7 @@ __all__ = [
     "ConfigStatus",
     "ControlError",
     "ControlSession",
+    "ControlStatus",
     "Declined",
     "DnsReport",
     "DnsStatus",

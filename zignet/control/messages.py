@@ -10,6 +10,7 @@ from typing import Literal, NotRequired, TypedDict
 __all__ = [
     "Admission",
     "ConfigStatus",
+    "ControlStatus",
     "DnsStatus",
     "DnsWhy",
     "ExitStatus",
@@ -166,6 +167,7 @@ class Peer(TypedDict):
     last_seen: float | None  # seconds since 1970, of a peer that is not connected
     exit_flows: int  # ours that leave by it, and are open
     guest_flows: int  # its own that leave by this host, and are open
+    admitted: str | None  # why it may be here; None: it is not
 
 
 class Ping(TypedDict):
@@ -230,11 +232,39 @@ class DnsWhy(TypedDict):
     text: str  # e.g. "rule zignet.yaml:9 *.video.example -> peer_us"
 
 
+class SourceStatus(TypedDict):
+    """The source of one of `inbound.policies`, since the control process has started."""
+
+    label: str
+    asked: int
+    matched: int
+    failed: int
+    pending: int
+    last_error: str | None
+    last_error_age_s: float | None
+    notes: list[str]  # e.g. lines of a file that are no keys
+
+
+class ControlStatus(TypedDict):
+    """The control process."""
+
+    pid: int | None
+    user: str
+    state: str  # starting | running | down
+    uptime_s: float
+    memory: int  # bytes, resident
+    restarts: int
+    last_error: str | None  # why it was started again
+    last_error_age_s: float | None
+    sources: list[SourceStatus]
+
+
 class Status(TypedDict):
     """`{"do": "status"}` → `{"status": Status}`."""
 
     version: str
     pid: int
+    memory: int  # bytes, resident
     uptime_s: float
     state: str
     compiled: bool
@@ -243,6 +273,7 @@ class Status(TypedDict):
     interface: InterfaceStatus
     identity: IdentityStatus | None  # None: no peers are configured
     peers: PeerCounts | None
+    control: ControlStatus | None  # None: nothing in the configuration needs it
     names: NamesStatus | None  # None: no `dns` section
     exits: list[ExitStatus]
     flows: FlowCounts

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zignet.identity import PublicKey
-from zignet.peers.admission import Admission, ConfiguredAdmission, Decision
+from zignet.peers.admission import Admission, ConfiguredAdmission, Decision, Right
 from zignet.peers.judged import Judged, Verdict
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = ["Asking"]
 log = logging.getLogger("zignet.peers")
 
 EXPIRE_S = 1.0
+MOST_REASON = 300  # characters
 CLOSED = Decision(False, "This node is stopping.")
 
 Send = Callable[[dict[str, Any]], bool]  # False: not now; `Asking.resume` is called when there is room again
@@ -100,6 +101,22 @@ class Asking:
     def resume(self) -> None:
         """There is room again for questions."""
         self._pump_soon()
+
+    def told(self, message: dict[str, Any]) -> None:
+        """A decision as it comes over the channel. Raises ValueError, KeyError for what is none."""
+        name, allowed, reason = message["decided"], message["allowed"], message["reason"]
+        valid_s, provisional = message["valid_s"], message["provisional"]
+        if not (
+            isinstance(name, str) and isinstance(reason, str) and type(allowed) is type(provisional) is bool
+        ):
+            raise ValueError("a decision")
+        if valid_s is not None and not (isinstance(valid_s, int | float) and valid_s >= 0):
+            raise ValueError("for how long a decision holds")
+        rights = Right.NONE
+        for right in message["rights"] if allowed else ():
+            rights |= Right[right.upper()]
+        shown = "".join(letter if letter.isprintable() else "?" for letter in reason[:MOST_REASON])
+        self.decided(name, Decision(allowed, shown, rights=rights), valid_s, provisional)
 
     def decided(self, name: str, decision: Decision, valid_s: float | None, provisional: bool) -> None:
         """An answer, asked for or not."""

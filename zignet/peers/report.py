@@ -173,6 +173,7 @@ def idle(key: str, address4: IPv4Address | IPv6Address, address6: IPv4Address | 
         last_seen=None,
         exit_flows=0,
         guest_flows=0,
+        admitted=None,
     )
 
 
@@ -186,6 +187,8 @@ def row(hub: Hub, peer: Peer, shares: Shares | None) -> Row:
         base["configured"] = not peer.settings.contact
     if shares is not None:
         base["exit_flows"], base["guest_flows"] = shares.ours[peer.key.x], shares.theirs[peer.key.x]
+    decision = hub.admission.admit(peer.key, now)
+    base["admitted"] = decision.reason if decision.allowed else None
     if link is None:
         return base
     tunnel = link.tunnel

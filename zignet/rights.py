@@ -12,7 +12,7 @@ import ctypes
 import os
 import resource
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from enum import IntEnum
 from pathlib import Path
 
@@ -49,7 +49,8 @@ SIGKILL = 9
 VERSION_3 = 0x20080522  # _LINUX_CAPABILITY_VERSION_3
 MOST_CAPS = 64
 CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000  # linux/sched.h
-MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000  # linux/mount.h
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT = 1, 2, 4, 0x20  # linux/mount.h
+MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 EVERYBODY = "0 0 4294967295"  # a map of all users, or groups, to themselves
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -163,6 +164,25 @@ def become(uid: int, gid: int) -> None:
     _prctl("PR_SET_NO_NEW_PRIVS", PR_SET_NO_NEW_PRIVS, 1)
 
 
+def _furnish(shown: Iterable[Path], covered: Iterable[Path]) -> None:
+    """In a new mount namespace."""
+    os.umask(0o022)
+    _mount("", "/", MS_REC | MS_PRIVATE)
+    held = [(path, os.open(path, os.O_PATH)) for path in shown]
+    for path in covered:
+        _mount("tmpfs", path, MS_NOSUID | MS_NODEV, "tmpfs", "mode=0711,size=64k")
+    for path, descriptor in held:
+        path.mkdir(parents=True, exist_ok=True)
+        _mount(f"/proc/self/fd/{descriptor}", path, MS_BIND | MS_REC)
+    for path in covered:
+        _mount("", path, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def _mount(source: str, target: Path | str, flags: int, kind: str = "", options: str = "") -> None:
+    texts = os.fsencode(source), os.fsencode(target), kind.encode()
+    _check("mount", _libc.mount(*texts, ctypes.c_ulong(flags), options.encode()))
+
+
 class Realm:
     """A user namespace and a mount namespace, held open by two descriptors, to be entered by children."""
 
@@ -170,22 +190,21 @@ class Realm:
         self.descriptors = (user, mount)
 
     @classmethod
-    def make(cls, mounts: Sequence[tuple[Path, Path]] = ()) -> Realm:
-        """New ones, where each first directory is seen at the second as well. Needs root. Raises OSError."""
+    def make(cls, shown: Iterable[Path] = (), covered: Iterable[Path] = ()) -> Realm:
+        """New ones. The `covered` directories look empty there, but for what is `shown` below them.
+
+        Needs root, and a process of one thread. Raises OSError.
+        """
         ready, done = os.pipe(), os.pipe()
         pid = os.fork()
-        if pid == 0:  # nothing but system calls
+        if pid == 0:
             try:
                 os.close(ready[0])
                 os.close(done[1])
                 _check("unshare", _libc.unshare(CLONE_NEWUSER | CLONE_NEWNS))
                 os.write(ready[1], b"u")
                 os.read(done[0], 1)
-                _check("mount /", _libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None))
-                for source, target in mounts:
-                    flags = MS_BIND | MS_REC
-                    what = os.fsencode(source), os.fsencode(target)
-                    _check("mount", _libc.mount(*what, None, flags, None))
+                _furnish(shown, covered)
                 os.write(ready[1], b"m")
                 os.read(done[0], 1)
                 os._exit(0)
