@@ -11,6 +11,9 @@ from itertools import count
 from socket import socket
 from typing import Any
 
+import zignet.admin.lean
+
+# isort: split
 from sanic import HTTPResponse, Request, Sanic
 from sanic.application.state import ApplicationServerInfo
 from sanic.config import Config

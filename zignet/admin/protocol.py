@@ -6,6 +6,9 @@ import socket
 from asyncio import BaseTransport
 from typing import Any
 
+import zignet.admin.lean
+
+# isort: split
 from sanic.http import Http, Stage
 from sanic.server import HttpProtocol
 
