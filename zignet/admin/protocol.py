@@ -6,7 +6,7 @@ import socket
 from asyncio import BaseTransport
 from typing import Any
 
-import zignet.admin.lean
+import zignet.admin.lean  # noqa: F401
 
 # isort: split
 from sanic.http import Http, Stage

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,13 @@ def test_a_socket_that_was_left_behind(tmp_path: Path) -> None:
     deep.mkdir(parents=True)
     (made,) = admin_listeners(deep, [])  # longer than a unix address may be
     made.close()
+
+
+def test_the_packet_process_loads_no_server() -> None:
+    """What it needs to make the sockets, and the token, is small."""
+    code = (
+        "import sys, zignet.admin.listen, zignet.admin.token\n"
+        "print({'sanic', 'asyncio', 'prometheus_client', 'uvloop'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
