@@ -25,7 +25,7 @@ from zignet.admin.documents import (
 )
 from zignet.admin.endpoint import Address, Choice, Flag, Key, Number, Parameter, Text, endpoint
 from zignet.admin.events import Events
-from zignet.admin.fresh import BURST, PER_S, Allowance, Asked, Fresh
+from zignet.admin.fresh import Allowance, Asked, Fresh, Share
 from zignet.admin.metrics import MEDIA_TYPE, exposition
 from zignet.admin.policy import Judge, Policy
 from zignet.admin.refused import Refused
@@ -75,10 +75,9 @@ class Api:
         named: Callable[[str], None] = lambda name: None,
     ) -> None:
         """`named` hears the node's own name once it is known."""
-        allowance = Allowance(PER_S, BURST)
         self._node = node
-        self._pages = Fresh(node, PAGES, allowance)
-        self._singles = Fresh(node, SINGLES, allowance)
+        self._pages = Fresh(node, PAGES, Share())  # of tables that may be large
+        self._singles = Fresh(node, SINGLES, Allowance())
         self._policy = Policy(self._singles.one, judge)
         self._contacts = contacts
         self._named = named
@@ -213,7 +212,7 @@ class Api:
         if name is None and address is None:
             raise Refused(400, "name or address is needed")
         request = {"do": "explain", "name": name, "address": address, "port": port, "protocol": proto}
-        return cast(Explanation, await self._singles.one(request, "explanation"))
+        return cast(Explanation, await self._pages.one(request, "explanation"))  # looks for flows alike
 
     @endpoint("GET", "/api/exits", ExitList)
     async def exits(self) -> ExitList:

@@ -2,7 +2,7 @@
 
 An answer is kept for half a second, or for 20 times as long as it took, so that questions of one kind never take more
 than a twentieth of the packet process's time. Whoever asks for the same meanwhile waits for the same answer. Questions
-that are all different share an allowance.
+that are all different have a pace: so many a second, where each costs little, else a share of the time.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Protocol
 
-__all__ = ["Allowance", "Asked", "Fresh"]
+__all__ = ["Allowance", "Asked", "Fresh", "Pace", "Share"]
 
 KEEP_S = 0.5
 SHARE = 20  # of the time that an answer took
-PER_S, BURST = 400.0, 100.0  # questions
 
 
 class Asked(Protocol):
@@ -28,30 +27,66 @@ class Asked(Protocol):
         ...
 
 
-class Allowance:
-    """So many a second, and some at once. Pure."""
+class Pace(Protocol):
+    """How soon the next question may be asked. Pure."""
 
-    def __init__(self, per_s: float, burst: float) -> None:
+    at_once: int  # questions
+
+    def wait_s(self, now: float) -> float:
+        """For how long the next one has to wait."""
+        ...
+
+    def took(self, now: float, seconds: float) -> None:
+        """An answer has come, after so long."""
+        ...
+
+
+class Allowance:
+    """A `Pace`: so many a second, and some at once."""
+
+    at_once = 64
+
+    def __init__(self, per_s: float = 400.0, burst: float = 100.0) -> None:
         self._per_s = per_s
         self._burst = burst
         self._spent_until = 0.0  # when all that was promised will have been earned
 
     def wait_s(self, now: float) -> float:
-        """Take one; for how long it has to wait."""
+        """See `Pace`."""
         self._spent_until = max(self._spent_until, now) + 1 / self._per_s
         return max(0.0, self._spent_until - now - self._burst / self._per_s)
+
+    def took(self, now: float, seconds: float) -> None:
+        """See `Pace`."""
+
+
+class Share:
+    """A `Pace`: after an answer as many times as long a rest as was worked on it."""
+
+    at_once = 1
+
+    def __init__(self, rest: float = 4.0) -> None:
+        self._rest = rest
+        self._until = 0.0
+
+    def wait_s(self, now: float) -> float:
+        """See `Pace`."""
+        return max(0.0, self._until - now)
+
+    def took(self, now: float, seconds: float) -> None:
+        """See `Pace`."""
+        self._until = now + self._rest * seconds
 
 
 class Fresh:
     """A `Asked` that remembers for a moment."""
 
-    def __init__(
-        self, node: Asked, room: int, allowance: Allowance, clock: Callable[[], float] | None = None
-    ) -> None:
+    def __init__(self, node: Asked, room: int, pace: Pace, clock: Callable[[], float] | None = None) -> None:
         """`room`: how many answers are kept; the eldest goes first."""
         self._node = node
         self._room = room
-        self._allowance = allowance
+        self._pace = pace
+        self._turns = asyncio.Semaphore(pace.at_once)
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._kept: OrderedDict[str, tuple[float, list[dict[str, Any]]]] = OrderedDict()  # until when
         self._asking: dict[str, asyncio.Task[list[dict[str, Any]]]] = {}
@@ -76,11 +111,15 @@ class Fresh:
         raise LookupError(f"the packet process answers {request} without {key}")
 
     async def _renew(self, key: str, request: dict[str, Any]) -> list[dict[str, Any]]:
-        if wait_s := self._allowance.wait_s(self._clock()):
-            await asyncio.sleep(wait_s)
-        begun = self._clock()
-        lines = await self._node.ask(request)
-        now = self._clock()
+        async with self._turns:
+            if wait_s := self._pace.wait_s(self._clock()):
+                await asyncio.sleep(wait_s)
+            begun = self._clock()
+            try:
+                lines = await self._node.ask(request)
+            finally:
+                now = self._clock()
+                self._pace.took(now, now - begun)
         self._kept[key] = now + max(KEEP_S, SHARE * (now - begun)), lines
         self._kept.move_to_end(key)
         if len(self._kept) > self._room:

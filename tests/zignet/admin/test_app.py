@@ -378,6 +378,20 @@ def test_a_slow_ping_holds_up_nobody(served: Served, node: Any) -> None:
         assert b" 200 " in end.recv(65536)
 
 
+def test_who_connects_from_another_address_is_not_this_host(served: Served) -> None:
+    """As a peer does, whose packets reach our address: hung up on, and not a byte is read."""
+    with socket.socket() as end:
+        end.settimeout(20)
+        end.bind(("127.0.0.2", 0))
+        end.connect(("127.0.0.1", served.port))
+        try:
+            end.sendall(f"GET /api/whoami HTTP/1.1\r\nHost: {served.host}\r\n\r\n".encode())
+            assert end.recv(65536) == b""
+        except ConnectionError:
+            pass
+    assert served.ask("/api/whoami", tcp=True).status == 200
+
+
 def test_a_socket_that_is_no_unix_and_no_tcp_socket_of_ours(served: Served) -> None:
     """Nothing else listens than what was handed over."""
     with pytest.raises(OSError, match="refused"):

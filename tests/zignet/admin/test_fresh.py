@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zignet.admin.fresh import KEEP_S, SHARE, Allowance, Fresh
+from zignet.admin.fresh import KEEP_S, SHARE, Allowance, Fresh, Share
 from zignet.control import Broken
 
 
@@ -131,3 +131,27 @@ def test_the_allowance(gaps: list[float]) -> None:
     for index, first in enumerate(went):
         for count, last in enumerate(went[index:], 1):
             assert count <= 10 + (last - first) * 100 + 1.001
+
+
+def test_a_share_of_the_time() -> None:
+    """What takes long is asked seldom, one question after the other, whatever they are."""
+
+    async def main() -> None:
+        node = Node(takes_s=0.01)
+        waits: list[float] = []
+        pace = Share(rest=4.0)
+        asker = Fresh(node, 8, pace, lambda: node.now)
+
+        async def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            node.now += seconds
+
+        original, asyncio.sleep = asyncio.sleep, sleep  # type: ignore[assignment]
+        try:
+            await asyncio.gather(*(asker.ask({"do": number}) for number in range(50)))
+        finally:
+            asyncio.sleep = original
+        assert len(waits) == 49
+        assert waits == pytest.approx([0.04] * 49)
+
+    run(main())
