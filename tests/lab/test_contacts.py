@@ -1,0 +1,86 @@
+"""Contacts at real nodes: what is published to them, what they are told of, and what becomes of one that is removed."""
+
+import socket
+
+import pytest
+
+from tests.lab.peers import ECHO, HTTP, SSH, eventually, ping, servers
+from tests.lab.test_services import dial, error_of, listening, refused
+from zignet.contacts import Contact, Store
+from zignet.lab.hosts import Hosts
+
+pytestmark = pytest.mark.root
+
+WEB = {"name": "web", "proto": "tcp", "port": HTTP}
+FILES = {"name": "files", "proto": "tcp", "port": ECHO, "to": ["tag:friend"]}
+DNS = {"listen": ["127.0.0.1:53530"]}
+
+
+@pytest.fixture
+def net():
+    """`host` has no peers at all, and publishes to its contacts; the others know where it is."""
+    with Hosts("friend", "other", "host") as hosts:
+        for name in ("friend", "other"):
+            others = [peer for peer in hosts.config(name)["peers"] if peer["name"] == "host"]
+            hosts.start(name, peers=others, inbound={})
+        hosts.start("host", peers=[], inbound={}, publish=[WEB, FILES], dns=DNS)
+        with servers(hosts["host"]):
+            yield hosts
+
+
+def book(net):
+    directory = net["host"].node.state_dir / "control"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return Store(directory)
+
+
+def add(net, name, *tags):
+    store = book(net)
+    store.add(Contact(name, net[name].secret.public, tags=tags))
+    store.close()
+
+
+def reach(net, who, port):
+    answer = dial(net, who, port, 4)
+    if isinstance(answer, socket.socket):
+        answer.close()
+        return True
+    assert refused(answer), answer
+    return False
+
+
+def test_from_stranger_to_contact_and_back(net):
+    friend, host = net["friend"], net["host"]
+    address = friend.inner(host)
+    assert ping(friend, address) == 0
+    add(net, "friend", "friend")
+    with listening(net, HTTP), listening(net, SSH):
+        eventually(lambda: error_of(lambda: dial(net, "friend", HTTP, 4).close()) is None, 30)
+        assert reach(net, "friend", HTTP)
+        assert reach(net, "friend", ECHO)
+        assert not reach(net, "friend", SSH)
+        assert ping(friend, address) == 0  # nothing but what is published
+        # what it is told, and by which name it is known
+        told = eventually(lambda: friend.peer(host)["services"])
+        assert told == [
+            {"name": "web", "proto": "tcp", "port": HTTP},
+            {"name": "files", "proto": "tcp", "port": ECHO},
+        ]
+        row = host.peer(friend)
+        assert (row["name"], row["contact"], row["configured"]) == ("friend", True, False)
+        listed = host.node.ask("contacts", "list", "--json")["contacts"]
+        assert [(one["name"], one["online"]) for one in listed] == [("friend", True)]
+        asked = host.node.ask("dns", "query", "friend.zignet", "A", "--json")
+        assert row["address"] in str(asked)
+        # a contact without the tag
+        add(net, "other")
+        eventually(lambda: isinstance(dial(net, "other", HTTP, 4), socket.socket), 30)
+        assert not reach(net, "other", ECHO)
+        assert [one["name"] for one in eventually(lambda: net["other"].peer(host)["services"])] == ["web"]
+        # and one that is none any more
+        store = book(net)
+        store.remove("friend")
+        store.close()
+        eventually(lambda: "is not admitted any more" in host.node.log(), 30)
+        assert not isinstance(dial(net, "friend", HTTP, 4), socket.socket)
+        assert reach(net, "other", HTTP)
