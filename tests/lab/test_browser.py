@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.lab.peers import eventually
-from zignet.lab.browser import chromium
+from zignet.lab.browser import NoPage, chromium
 from zignet.lab.namespace import start_module
 from zignet.lab.regions import FACTS, TARGETS, Regions
 
@@ -61,12 +61,25 @@ def test_each_site_shows_the_edition_of_its_exit(net, browser, name, region):
 
 
 def test_http3_through_a_peer(net):
-    """QUIC: what one fake address brings is one flow of datagrams, by name, to the peer."""
+    """QUIC: datagrams to a fake address, and on after the node was started again."""
     with net.browser(f"--origin-to-force-quic-on={VIDEO}:443") as browser:
         browser.open(f"https://{VIDEO}/")
         seen = browser.run(FACTS)
         assert (seen["server"], seen["protocol"]) == ("edition us", "h3")
         assert seen["client"] == net["peer_us"].address
+        node = net["laptop"].node
+        node.kill()
+        node.start()
+        assert browser.reload().startswith("edition us")
+        assert browser.run(FACTS)["protocol"] == "h3"
+
+
+def test_a_site_that_refuses(browser):
+    """What Chromium is told is what the exit was told."""
+    with pytest.raises(NoPage, match="ERR_CONNECTION_REFUSED"):
+        browser.open(f"https://{VIDEO}:4444/")
+    with pytest.raises(NoPage, match="ERR_CONNECTION_REFUSED"):
+        browser.reload()
 
 
 def test_a_public_page_may_fetch_from_fake_addresses(net, browser):

@@ -28,6 +28,7 @@ __all__ = ["Browser", "NoPage", "chromium"]
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 ANSWER_S = 60.0  # a first start on a busy machine
 STOP_S = 5.0
+ABORTED = "net::ERR_ABORTED"
 OPTIONS = (
     "--headless=new",
     "--no-sandbox",  # it does not run as root otherwise
@@ -49,7 +50,7 @@ def chromium() -> str | None:
 
 
 class NoPage(Exception):
-    """A page that did not come; the text is Chromium's reason, such as net::ERR_CONNECTION_REFUSED."""
+    """A page that did not come; the text has Chromium's reason, such as net::ERR_CONNECTION_REFUSED."""
 
 
 class Browser:
@@ -120,11 +121,13 @@ class Browser:
 
     def _loaded(self, method: str, timeout_s: float, **parameters: Any) -> str:
         self.events.clear()
-        why = self.call(method, timeout_s, **parameters).get("errorText")
-        if why:
+        why = self.call(method, timeout_s, **parameters).get("errorText", "")
+        if why == ABORTED:  # a download: nothing is loaded
             raise NoPage(why)
-        self.wait("Page.loadEventFired", timeout_s)
+        self.wait("Page.loadEventFired", timeout_s)  # of Chromium's own page, too, that tells the reason
         text: str = self.run("document.body.innerText")
+        if why or self.run("document.URL").startswith("chrome-error:"):
+            raise NoPage(why or text)
         return text
 
     # --- the pipe
