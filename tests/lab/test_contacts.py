@@ -1,6 +1,8 @@
 """Contacts at real nodes: what is published to them, what they are told of, and what becomes of one that is removed."""
 
+import signal
 import socket
+import subprocess
 
 import pytest
 
@@ -11,7 +13,7 @@ from zignet.lab.hosts import Hosts
 
 pytestmark = pytest.mark.root
 
-WEB = {"name": "web", "proto": "tcp", "port": HTTP}
+WEB = {"name": "site", "proto": "tcp", "port": HTTP}
 FILES = {"name": "files", "proto": "tcp", "port": ECHO, "to": ["tag:friend"]}
 DNS = {"listen": ["127.0.0.1:53530"]}
 
@@ -63,7 +65,7 @@ def test_from_stranger_to_contact_and_back(net):
         # what it is told, and by which name it is known
         told = eventually(lambda: friend.peer(host)["services"])
         assert told == [
-            {"name": "web", "proto": "tcp", "port": HTTP},
+            {"name": "site", "proto": "tcp", "port": HTTP},
             {"name": "files", "proto": "tcp", "port": ECHO},
         ]
         row = host.peer(friend)
@@ -76,7 +78,7 @@ def test_from_stranger_to_contact_and_back(net):
         add(net, "other")
         eventually(lambda: isinstance(dial(net, "other", HTTP, 4), socket.socket), 30)
         assert not reach(net, "other", ECHO)
-        assert [one["name"] for one in eventually(lambda: net["other"].peer(host)["services"])] == ["web"]
+        assert [one["name"] for one in eventually(lambda: net["other"].peer(host)["services"])] == ["site"]
         # and one that is none any more
         store = book(net)
         store.remove("friend")
@@ -84,3 +86,63 @@ def test_from_stranger_to_contact_and_back(net):
         eventually(lambda: "is not admitted any more" in host.node.log(), 30)
         assert not isinstance(dial(net, "friend", HTTP, 4), socket.socket)
         assert reach(net, "other", HTTP)
+
+
+def test_serve_and_curl(net):
+    """A program on 127.0.0.1 alone, and a friend with curl; the Admin API has the same port for this host."""
+    friend, host = net["friend"], net["host"]
+    add(net, "friend", "friend")
+    pages = host.directory / "pages"
+    pages.mkdir()
+    (pages / "index.html").write_text("hello from the host\n")
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    web = host.namespace.popen(
+        ["python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", pages, "3000"], **quiet
+    )
+    serving = host.namespace.popen(
+        host.node.command("serve", "3000", "--to", "tag:friend"), stdout=subprocess.PIPE
+    )
+    try:
+        assert b"is served to tag:friend as web" in serving.stdout.readline()
+        for version in (4, 6):
+            address = friend.inner(host, version)
+            at = f"[{address}]" if version == 6 else address
+            command = ["curl", "-sS", "-m", "20", f"http://{at}/"]
+            page = eventually(lambda command=command: friend.namespace.run(command).stdout, 30)
+            assert page == "hello from the host\n"
+        assert [one["name"] for one in friend.peer(host)["services"]] == ["site", "files", "web"]
+        serving.send_signal(signal.SIGINT)
+        assert serving.wait(20) == 0
+        assert refused(dial(net, "friend", 80, 4))
+        assert [one["name"] for one in friend.peer(host)["services"]] == ["site", "files"]
+    finally:
+        for process in (serving, web):
+            process.kill()
+            process.wait()
+
+
+def test_serve_that_is_killed_leaves_nothing(net):
+    host = net["host"]
+    add(net, "friend", "friend")
+    serving = host.namespace.popen(host.node.command("serve", "3000"), stdout=subprocess.PIPE)
+    assert b"is served to contacts" in serving.stdout.readline()
+    eventually(lambda: isinstance(dial(net, "friend", 80, 4), socket.socket), 30)
+    serving.kill()
+    serving.wait()
+    eventually(lambda: refused(dial(net, "friend", 80, 4)), 60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["0"], '"0" is neither a port nor host:port'),
+        (["localhost:"], "is neither a port nor host:port"),
+        (["3000", "--name", "a b"], "is not a name for a service"),
+        (["3000", "--name", "files", "--port", "81"], "is published by the configuration already"),
+    ],
+)
+def test_serve_says_what_is_wrong(net, arguments, told):
+    done = net["host"].namespace.run(net["host"].node.command("serve", *arguments))
+    assert done.returncode in (1, 2)
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1

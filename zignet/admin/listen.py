@@ -1,8 +1,8 @@
 """Where the API is reached. The packet process makes these sockets, and hands them to the control process.
 
 admin.sock in the state directory     mode 0660: who may open it may change what the command line may
-port 80 of the node's own addresses   only for packets from that very address, and so from this host: the kernel
-                                      drops a peer's before there is a connection
+port 80 of the node's own addresses   by the loopback device, and from that very address only: what a peer sends comes
+                                      by the TUN, never meets this socket, and may meet another (`zignet serve`)
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def _tcp(address: str) -> socket.socket:
     made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
         attach_filter(
             made, only_from(socket.inet_pton(made.family, address))
         )  # where not, accepting looks again

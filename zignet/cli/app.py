@@ -623,6 +623,38 @@ def reload(context: typer.Context) -> None:
     print("The configuration was read again.")
 
 
+@app.command(
+    rich_help_panel=_RUN,
+    epilog="[cyan]zignet serve 3000[/]  — contacts open http://NAME.zignet/, with the name that they have for you\n\n"
+    "[cyan]zignet serve 127.0.0.1:8000 --port 8000 --name music --to alice --to tag:friend[/]",
+)
+def serve(
+    context: typer.Context,
+    target: Annotated[
+        str, typer.Argument(metavar="PORT|HOST:PORT", help="Where the program listens, usually on 127.0.0.1.")
+    ],
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", "-p", min=1, max=65535, help="The port of the ZigNet address; 80 if none is given."
+        ),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", "-n", metavar="NAME", help="What the service is called.")
+    ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--to", metavar="WHO", help="contacts, all, a name, a key, or tag:TAG; may be given again."
+        ),
+    ] = None,
+) -> None:
+    """Publish a program of this machine to contacts, until Ctrl-C."""
+    from zignet.cli import serve as view
+
+    view.serve(_state_dir(context), view.service_of(target, port, name, to or ()))
+
+
 @app.command(rich_help_panel=_CHECK)
 def version(as_json: Json = False) -> None:
     """Show the version, and which modules of the packet path are compiled."""
