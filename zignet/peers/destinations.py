@@ -38,7 +38,7 @@ ANSWERED_S = 30.0  # how long an answer shows that the exit knows a number (prot
 MOST = 16_384  # destinations at once; their addresses are not given to other names
 LIVELY_S = 60.0  # a stream that has received data so lately waits for more
 PROBED_AT_ONCE = 256  # streams, in one turn of the loop
-PATIENCE_S = 2.0  # nothing was heard for so long: a SYN asks for a handshake first
+PATIENCE_S = 0.9  # a SYN that is repeated after this, when nothing was heard, asks for a handshake first
 
 
 class Destination:
@@ -48,6 +48,7 @@ class Destination:
         "address4",
         "address6",
         "answered_until",
+        "asked_at",
         "books",
         "flows",
         "in4",
@@ -69,6 +70,7 @@ class Destination:
         self.meaning = meaning
         self.address4, self.address6 = addresses
         self.answered_until = 0.0  # monotonic seconds
+        self.asked_at = 0.0  # when the first SYN left since anything was heard of the peer
         self.ports: set[int] = set()  # to which the rules let UDP go this way
         self.books: Books | None = None
         self.flows: dict[int, Carried] | None = None  # by `key_of`; None: the engine's NAT has them already
@@ -85,6 +87,12 @@ class Destination:
     def answered(self, now: float) -> None:
         """Something came back: the exit knows the number."""
         self.answered_until = now + ANSWERED_S
+
+    def is_waiting(self, now: float, heard_at: float) -> bool:
+        """A SYN leaves: has another one been waiting, while nothing at all came from the peer?"""
+        if self.asked_at <= heard_at:
+            self.asked_at = now
+        return now >= self.asked_at + PATIENCE_S
 
     def forgotten(self) -> None:
         """The exit does not know the number."""
@@ -213,7 +221,7 @@ class Destinations:
         link = peer.link or self._wake(peer)
         now, tunnel = self._loop.now, link.tunnel
         # An exit that was restarted shall be found before its silence is long enough for all.
-        doubtful = packet.protocol == Ip.TCP and 0.0 < tunnel.unheard_since <= now - PATIENCE_S
+        doubtful = packet.protocol == Ip.TCP and destination.is_waiting(now, tunnel.received_at)
         if link.ready(now) is None or tunnel.dead or doubtful:
             self._stage(link, bytes(gateway.raw[: at + length]))
         else:

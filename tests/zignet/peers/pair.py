@@ -106,7 +106,7 @@ class Tunnel:
 
     deadline = float("inf")
     dead = False
-    unheard_since = 0.0
+    received_at = float("inf")
 
     def __init__(self) -> None:
         self.owner: Any = None

@@ -178,12 +178,26 @@ def test_a_restart_is_noticed_by_the_first_repetition(world, pair):
     b.restart()
     syn(a, 5)
     world.run(1.0)
-    syn(a, 5)
-    world.run(2.0)
     assert told(a) == []
-    syn(a, 5)  # as a kernel repeats it: after 1, 3, 7 seconds
+    syn(a, 5)  # as a kernel repeats it, after a second
     world.run(0.5)
     assert told(a)[-1:] == [("RA", 5)]
+
+
+def test_a_syn_after_a_silence_that_means_nothing_goes_at_once(world, pair):
+    """The last acknowledgement of a connection is never answered: no handshake is made for that."""
+    a, b = pair
+    handshakes = a.hub.handshakes
+    for pause in (0.5, 1.0, 3.0, 5.0):
+        segment(a)
+        world.run(0.2)
+        a.take()
+        a.link(b).tunnel.unheard_since = world.now  # as after one
+        world.run(pause)
+        syn(a, 5)
+        world.run(0.2)
+        assert told(a) == [("RA", 5)]
+    assert a.hub.handshakes == handshakes
 
 
 def test_streams_that_only_wait_are_asked_to_speak(world, pair):
