@@ -162,13 +162,13 @@ class Datagrams(Handler):
                 server.dropped["from another host"] += 1
                 continue
             made = answer(query, now)
-            if isinstance(made, Forward):
-                server.ask(made, query, partial(self._forwarded, sender))
-            elif made is not None:
+            if isinstance(made, bytes):  # first: it is what there is most of
                 try:
                     send(made, sender)
                 except OSError as error:
                     server.dropped[f"not sent: {error.strerror}"] += 1
+            elif made is not None:
+                server.ask(made, query, partial(self._forwarded, sender))
 
     def _forwarded(self, sender: Any, answer: bytes) -> None:
         if self._sock.fileno() >= 0:
