@@ -137,6 +137,23 @@ def test_auto_takes_it_where_it_fits(start):
     assert node.resolv_conf == RESOLV_CONF
 
 
+def test_another_network_whose_server_is_near(start, net):
+    """`auto` finds another way; `hijack` says that there is none, and is back when there is."""
+    node, local = start(HIJACK.replace("hijack", "auto")), f"nameserver {LOCAL}\n"
+    (node.etc / "resolv.conf").write_text(local)
+    eventually(lambda: status(node)["mechanism"] == "resolvconf", 60)
+    assert "nameserver 100.64.0.1" in node.resolv_conf
+    assert node.stop() == 0
+    assert node.resolv_conf == local
+    node = start()
+    (node.etc / "resolv.conf").write_text(local)
+    eventually(lambda: status(node)["mechanism"] == "off", 60)
+    assert LOCAL in status(node)["why"]
+    (node.etc / "resolv.conf").write_text(RESOLV_CONF)
+    eventually(lambda: status(node)["mechanism"] == "hijack", 60)
+    assert asked(net, NOBODY, "admin.zignet") == ["100.64.0.1"]
+
+
 def test_a_server_on_the_local_network_is_not_seen_there(start, net):
     node = start(resolv_conf=f"nameserver {LOCAL}\n", mechanism="off")
     assert f"the way to the resolver {LOCAL} does not lead through zig0" in status(node)["why"]

@@ -26,6 +26,7 @@ from zignet.system.names import (
     integrate,
     restore,
     routing_domains,
+    unseen,
 )
 
 __all__ = ["Lead", "wanted"]
@@ -122,7 +123,8 @@ class Lead:
         if self._looking is not None:
             self._looking.cancel()
             self._looking = None
-        if self._thread is None and self.applied.mechanism is not Mode.OFF:
+        waits = self.wanted is not None and self.wanted.mode is Mode.HIJACK
+        if self._thread is None and (waits or self.applied.mechanism is not Mode.OFF):
             self._looking = self._loop.call_later(LOOK_S, self._look)
 
     def _look(self) -> None:
@@ -131,6 +133,10 @@ class Lead:
         changed = drift(self._state_dir)
         if self._thread is not None or self.wanted is None:
             return  # somebody is at it
+        if not changed and (moved := self._moved(self.wanted)):
+            log.warning("names: %s", moved)
+            self._begin(self.wanted)
+            return
         if not changed:
             self._look_later()
             return
@@ -148,6 +154,15 @@ class Lead:
         self._repaired.append(now)
         log.warning("names: %s; they are led here again", "; ".join(changed))
         self._begin(self.wanted)
+
+    def _moved(self, wanted: Wanted) -> str:
+        """Whether HIJACK sees the queries no longer, or again: another network has other servers."""
+        if Mode.HIJACK not in (wanted.mode, self.applied.mechanism):
+            return ""
+        why = unseen(wanted)
+        if self.applied.mechanism is Mode.HIJACK:
+            return f"queries are not seen on the TUN any more: {why}" if why is not None else ""
+        return "queries are seen on the TUN again" if why is None else ""
 
     def notes(self) -> list[str]:
         """What a person should know."""

@@ -10,7 +10,7 @@ choice    host and wish in, mechanism and why out  journal   changes on disk
 plan      files and programs as values             integrate does it
 """
 
-from zignet.system.names.integrate import Restored, drift, foresee, integrate, leftover, restore
+from zignet.system.names.integrate import Restored, drift, foresee, integrate, leftover, restore, unseen
 from zignet.system.names.journal import DamagedJournalError
 from zignet.system.names.wanted import Applied, Mode, NamesError, Server, Wanted, routing_domains
 
@@ -28,4 +28,5 @@ __all__ = [
     "leftover",
     "restore",
     "routing_domains",
+    "unseen",
 ]

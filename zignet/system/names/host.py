@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zignet.system.names import resolv_conf
 
-__all__ = ["Dnsmasq", "Host", "dnsmasq_of", "local_networks", "look", "manager_plugin"]
+__all__ = ["Dnsmasq", "Host", "dnsmasq_of", "glance", "local_networks", "look", "manager_plugin"]
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -59,31 +59,38 @@ PROGRAMS = ("resolvectl", "nmcli", "systemctl", "service")
 
 def look() -> Host:
     """This host as it is now."""
-    path = Path(resolv_conf.PATH)
-    target, content = None, b""
+    glanced = glance()
+    target = None
     with suppress(OSError):
-        target = os.readlink(path)
-    with suppress(OSError):
-        content = path.read_bytes()[: 1 << 20]
+        target = os.readlink(resolv_conf.PATH)
     programs = {name for name in PROGRAMS if _is_program(name)}
     if not Path("/run/systemd/system").is_dir():
         programs.discard("systemctl")  # there, but systemd is not
     manager = Path("/run/NetworkManager").is_dir() and _runs("NetworkManager") is not None
     return Host(
         system=sys.platform,
-        content=content,
+        content=glanced.content,
         target=target,
         programs=frozenset(programs),
         resolved=Path("/run/systemd/resolve").is_dir() and _runs("systemd-resolve") is not None,
         manager=manager,
         manager_plugin=manager_plugin(_manager_files()) if manager else "",
-        manager_writes=manager and (b"NetworkManager" in content.partition(b"\n")[0]),
+        manager_writes=manager and (b"NetworkManager" in glanced.content.partition(b"\n")[0]),
         dnsmasq=_dnsmasq(),
-        networks=(
-            *local_networks(_text("/proc/thread-self/net/route")),
-            *local_networks6(_text("/proc/thread-self/net/ipv6_route")),
-        ),
+        networks=glanced.networks,
     )
+
+
+def glance() -> Host:
+    """Of it only whom programs ask, and by which way: cheap enough to be done again and again."""
+    content = b""
+    with suppress(OSError):
+        content = Path(resolv_conf.PATH).read_bytes()[: 1 << 20]
+    networks = (
+        *local_networks(_text("/proc/thread-self/net/route")),
+        *local_networks6(_text("/proc/thread-self/net/ipv6_route")),
+    )
+    return Host(system=sys.platform, content=content, networks=networks)
 
 
 def manager_plugin(files: list[str]) -> str:

@@ -29,12 +29,12 @@ from zignet.system.names import (
 from zignet.system.names.changes import ABSENT, Change, NeedsPlaceError, State, UnwritableError
 from zignet.system.names.choice import Choice, choices
 from zignet.system.names.commands import call
-from zignet.system.names.host import Host, look
+from zignet.system.names.host import Host, glance, look
 from zignet.system.names.journal import DamagedJournalError, Journal
 from zignet.system.names.plan import Command, File, Plan
 from zignet.system.names.wanted import Applied, Mode, NamesError, Wanted
 
-__all__ = ["Restored", "drift", "foresee", "integrate", "leftover", "restore"]
+__all__ = ["Restored", "drift", "foresee", "integrate", "leftover", "restore", "unseen"]
 
 _PLANS: dict[Mode, Callable[[Host, Wanted], Plan]] = {
     Mode.RESOLVED: resolved.plan,
@@ -123,6 +123,11 @@ def restore(state_dir: Path) -> Restored:
             left.append(str(error))
     journal.forget(state_dir)
     return Restored(tuple(done), tuple(left))
+
+
+def unseen(wanted: Wanted) -> str | None:
+    """Why, as things are now, HIJACK would not see this host's queries; None where it does."""
+    return direct.hijackable(glance(), wanted)
 
 
 def drift(state_dir: Path) -> tuple[str, ...]:
