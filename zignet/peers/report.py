@@ -96,7 +96,7 @@ def whose(hub: Hub, text: str) -> Identity | None:
     peer = hub.table.by_address.get(address) if key is None else hub.table.by_key.get(key.x)
     if peer is None:
         return remembered(hub, key, address)
-    shown = row(hub, peer, None)
+    shown = row(hub, peer)
     return Identity(
         key=shown["key"],
         name=shown["name"],
@@ -177,8 +177,8 @@ def idle(key: str, address4: IPv4Address | IPv6Address, address6: IPv4Address | 
     )
 
 
-def row(hub: Hub, peer: Peer, shares: Shares | None) -> Row:
-    """One peer."""
+def row(hub: Hub, peer: Peer, shares: Shares | None = None) -> Row:
+    """One peer; with `shares`, its flows too."""
     link, now = peer.link, hub.loop.now
     base = idle(peer.key.name, ip_address(peer.address4), ip_address(peer.address6))
     if peer.settings is not None:

@@ -221,7 +221,12 @@ class Node:
         self.gateway.udp = None
         self.gateway.slow = lambda at, length: self.passed.append(bytes(self.gateway.raw[at : at + length]))
         engine: Any = SimpleNamespace(
-            gateway=self.gateway, loop=loop, fragments=Reassembler(), tally=Tally(), settings=Settings()
+            gateway=self.gateway,
+            loop=loop,
+            fragments=Reassembler(),
+            tally=Tally(),
+            settings=Settings(),
+            flows=lambda: (),
         )
         stamps = StampFile(self.directory)
         transport: Any = self.transport
