@@ -83,9 +83,10 @@ def _by_peer(stage: Stage, trouble: Trouble, case: Case) -> str:
     name = case.explanation["exit"]
     if told := _unconnected(name, case.explanation):
         return f"Nobody has dialled {case.far}. {told}"
-    if case.silent:
+    silent = case.silent or ("it is silent" if "is not reachable" in case.error else "")
+    if silent:
         return (
-            f"The peer {name} does not answer ({printable(case.silent)}), so nobody has dialled {case.far}: its "
+            f"The peer {name} does not answer ({printable(silent)}), so nobody has dialled {case.far}: its "
             f"node, or the way to it, is gone. `zignet ping {name}` says when it is back."
         )
     if "does not allow" in case.error:

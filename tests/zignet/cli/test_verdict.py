@@ -44,6 +44,12 @@ def told(make_peer: Any, step: Any, kind: Any, **more: Any) -> str:
         ("connect", "refused", {"state": "connecting"}, "The peer us is not connected at 203.0.113.9:51830"),
         ("connect", "unreachable", {}, "us finds no address for www.video.example"),
         ("connect", "unreachable", {"state": "idle"}, "`zignet ping us` says why"),
+        (
+            "connect",
+            "unreachable",
+            {"error": "us is not reachable"},
+            "The peer us does not answer (it is silent)",
+        ),
         ("connect", "no route", {}, "us has no route to"),
         ("connect", "timeout", {}, "us is connected, and has not answered"),
         ("connect", "timeout", {"silent": "timed out"}, "The peer us does not answer (timed out)"),

@@ -77,6 +77,13 @@ def test_nobody_answers(world, pair):
     assert [packet.src for packet in told] == ["198.19.0.7"] * 3
     assert (told[0][TCP].flags, told[0][TCP].seq, told[0][TCP].dport) == ("R", 77, 1)
     assert [packet[ICMP].code for packet in told[1:]] == [1, 1]
+    first, *failed = a.hub.engine.tally.recent
+    assert first.error == "the exit does not allow it"
+    assert [(flow.source_port, flow.error) for flow in failed] == [
+        (3, "b is not reachable"),
+        (5, "b is not reachable"),
+    ]
+    assert a.hub.carried_counts() == (0, 0)
     # Recovery without a restart
     world.fate = lambda datagram: (datagram,)
     a.give(tcp((OWN4, FAKE), flags=SYN, ports=(7, 8)))
