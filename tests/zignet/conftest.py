@@ -68,6 +68,8 @@ def sample_peer(number: int, **changes: Any) -> Peer:
         "address": f"100.64.{number >> 8 & 0xFF}.{number & 0xFF}",
         "address6": f"fd5a:6967:6e65::{number:x}",
         "configured": True,
+        "contact": False,
+        "services": [],
         "state": "connected",
         "path": "203.0.113.9:51830",
         "path_mtu": 1472,
