@@ -17,6 +17,7 @@ from nat.sockets import text_of
 from zignet.control import (
     Admission,
     ConfigStatus,
+    Decided,
     ExitStatus,
     Explanation,
     Flow,
@@ -285,6 +286,17 @@ class Report:
 
         try:
             return report.admission(hub, key)
+        except BadKey as error:
+            raise RequestError(str(error)) from error
+
+    def policy_check(self, key: str) -> Iterable[Decided | None]:
+        """Whether this key would be let in, asked of whoever decides."""
+        hub = self._hub()
+        from zignet.identity import BadKey
+        from zignet.peers import report
+
+        try:
+            return report.policy_check(hub, key)
         except BadKey as error:
             raise RequestError(str(error)) from error
 

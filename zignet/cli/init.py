@@ -50,6 +50,9 @@ routes: []
 #  - "*.video.example -> tokyo"
 #  - MATCH,direct
 
+# The Admin API, for this machine only: http://admin.zignet/ and admin.sock in the state directory.
+admin: {{}}
+
 # Names: answered at 127.0.0.1:53530 and 100.64.0.1:53. Those that a route sends to a proxy get addresses of their own.
 #dns: {{}}
 """

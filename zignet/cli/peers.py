@@ -17,9 +17,10 @@ __all__ = ["Pings", "ping", "table"]
 _STATES = {"connected": "green", "connecting": "yellow", "idle": "dim"}
 _GAP = 2  # columns of the screen between two of the table
 _NAME, _PATH = 12, 21  # columns of the screen that a name, and host:port in IPv4, are left at least
-_LEFT = ("peer", "key", "address", "path")
+_LEFT = ("peer", "key", "address", "path", "admitted")
+_REASON = 48  # of the reason why a peer is here
 # On a narrow screen, this one first; --json has all
-_DISPENSABLE = ("key", "loss", "by it", "by us", "received", "sent")
+_DISPENSABLE = ("admitted", "key", "loss", "by it", "by us", "received", "sent")
 
 
 def table(peers: Sequence[Peer], width: int, most: int | None = None) -> Table:
@@ -64,6 +65,7 @@ def _columns(peers: Sequence[Peer]) -> dict[str, list[str]]:
         "received": [size(peer["received"]) for peer in peers],
         "sent": [size(peer["sent"]) for peer in peers],
         "rtt": [_or_dash(peer["rtt_s"], milliseconds) for peer in peers],
+        "admitted": [_cut(peer["admitted"] or "") for peer in peers],
         "loss": [_or_dash(peer["loss"], lambda loss: f"{loss * 100:.1f} %") for peer in peers],
         **_flows(peers),
     }
@@ -76,6 +78,10 @@ def _flows(peers: Sequence[Peer]) -> dict[str, list[str]]:
         "by us": [peer["guest_flows"] for peer in peers],
     }
     return {heading: list(map(str, counts)) for heading, counts in columns.items() if any(counts)}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _REASON else f"{text[: _REASON - 1]}…"
 
 
 def _or_dash(value: float | None, text: Callable[[float], str]) -> str:

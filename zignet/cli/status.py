@@ -25,6 +25,14 @@ def show(console: Console, status: Status) -> None:
             console.print(
                 f"[yellow]{_safe(exit_['name'])}[/]: {_safe(exit_['last_error'])} ({duration(age)} ago)"
             )
+    for source in status["control"]["sources"] if status["control"] is not None else ():
+        if source["last_error"]:
+            age = source["last_error_age_s"] or 0
+            console.print(
+                f"[yellow]{_safe(source['label'])}[/]: {_safe(source['last_error'])} ({duration(age)} ago)"
+            )
+        for note in source["notes"]:
+            console.print(f"[yellow]{_safe(source['label'])}[/]: {_safe(note)}")
     if error := status["config"]["last_reload_error"]:
         console.print(f"[red]the last reload failed, the older configuration is in force:[/] {_safe(error)}")
 
@@ -45,7 +53,8 @@ def _facts(status: Status) -> RenderableType:
     table.add_column(overflow="fold")
     rows = {
         "ZigNet": f"{status['version']} ({'compiled' if status['compiled'] else 'interpreted'}), "
-        f"{status['state']} for {duration(status['uptime_s'])}, process {status['pid']}",
+        f"{status['state']} for {duration(status['uptime_s'])}, process {status['pid']}, "
+        f"{size(status['memory'])}B",
         "interface": f"{interface['name']}  {addresses}  mtu {interface['mtu']}  "
         f"listener {interface['listener']}  offload {interface['offload']}",
         "mode": f"{status['mode']}, {_count(status['rules'], 'rule')}",
@@ -55,6 +64,7 @@ def _facts(status: Status) -> RenderableType:
         "since start": f"{_count(totals['flows'], 'flow')}, {size(totals['up'])}B up, "
         f"{size(totals['down'])}B down, {totals['packets_in']} packets in, {totals['packets_out']} out",
     }
+    rows |= _control(status)
     rows |= _peers(status)
     rows |= _names(status)
     if totals["dropped"]:
@@ -71,6 +81,26 @@ def _elsewhere(status: Status) -> str:
     """Flows that the NAT does not have."""
     straight = status["flows"]["past_nat"]
     return f"; {straight} of them straight to peers" if straight else ""
+
+
+def _control(status: Status) -> dict[str, str]:
+    """The process that asks the policies and serves the API."""
+    control = status["control"]
+    if control is None:
+        return {}
+    since = f" for {duration(control['uptime_s'])}, process {control['pid']} of {control['user']}"
+    memory = f", {size(control['memory'])}B" if control["memory"] else ""
+    rows = {"control process": f"{control['state']}{since if control['pid'] else ''}{memory}"}
+    if control["restarts"]:
+        age = duration(control["last_error_age_s"] or 0)
+        rows["started again"] = (
+            f"{_count(control['restarts'], 'time')}, {age} ago because {control['last_error']}"
+        )
+    for number, source in enumerate(control["sources"], 1):
+        rows[f"policy {number}"] = (
+            f"{source['label']}: {source['asked']} asked, {source['matched']} matched, {source['failed']} failed"
+        )
+    return rows
 
 
 def _peers(status: Status) -> dict[str, str]:

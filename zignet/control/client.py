@@ -9,13 +9,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
-from zignet.control.messages import DnsStatus, DnsWhy, Explanation, Flow, Peer, Ping, Question, Status
+from zignet.control.messages import (
+    Decided,
+    DnsStatus,
+    DnsWhy,
+    Explanation,
+    Flow,
+    Peer,
+    Ping,
+    Question,
+    Status,
+)
 from zignet.control.place import socket_address
 from zignet.control.session import LINE_LIMIT
 
 __all__ = ["Broken", "Client", "ControlError", "Declined", "NotPermitted", "NotRunning"]
 
 TIMEOUT_S = 10.0
+POLICY_TIMEOUT_S = 40.0  # a script, a database, a chain
 PING_TIMEOUT_S = 20.0  # a handshake comes first, and the node is patient
 
 
@@ -101,6 +112,10 @@ class Client:
     def withdraw(self, name: str) -> None:
         """End that before its time."""
         self._one({"do": "publish", "name": name, "end": True}, "published")
+
+    def policy_check(self, key: str) -> Decided:
+        """Whether the running node would let a key in. Raises `Declined` for what is no key."""
+        return cast(Decided, self._one({"do": "policy-check", "key": key}, "decided", POLICY_TIMEOUT_S))
 
     def dns(self) -> DnsStatus:
         """The name server as it is now. Raises `Declined` where the node has none, as the next two do."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from zignet.control.messages import (
     Admission,
+    Decided,
     DnsStatus,
     DnsWhy,
     Explanation,
@@ -83,6 +84,10 @@ class Answers(Protocol):
         """Publish a service for a while, or end that; for how many seconds it holds."""
         ...
 
+    def policy_check(self, key: str) -> Iterable[Decided | None]:
+        """Whether this key would be let in. Iterated over now and then; None means "not yet"."""
+        ...
+
     def ping(self, peer: str) -> Iterable[Ping | None]:
         """One sealed ping. Iterated over now and then; None means "not yet"."""
         ...
@@ -142,6 +147,9 @@ def handler_for(node: Answers, dns: Callable[[], DnsReport | None] = lambda: Non
                 yield {"identity": node.identity(_who(request, "of"))}
             case "admission":
                 yield {"admission": node.admission(_who(request, "key"))}
+            case "policy-check":
+                for decided in node.policy_check(_who(request, "key")):
+                    yield {} if decided is None else {"decided": decided}
             case "rules":
                 rules = iter(node.rules(_number(request, "offset") or 0, _number(request, "limit")))
                 while read := list(islice(rules, RULES_PER_LINE)):
@@ -164,7 +172,7 @@ def handler_for(node: Answers, dns: Callable[[], DnsReport | None] = lambda: Non
             case unknown:
                 raise RequestError(
                     f"unknown request {str(unknown)[:40]!r}: it is one of status, pulse, flows, explain, "
-                    "peers, identity, admission, rules, publish, ping, dns, dns-why, dns-flush, reload"
+                    "peers, identity, admission, policy-check, rules, publish, ping, dns, dns-why, dns-flush, reload"
                 )
 
     return handle

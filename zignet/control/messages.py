@@ -11,6 +11,7 @@ __all__ = [
     "Admission",
     "ConfigStatus",
     "ControlStatus",
+    "Decided",
     "DnsStatus",
     "DnsWhy",
     "ExitStatus",
@@ -168,6 +169,14 @@ class Peer(TypedDict):
     exit_flows: int  # ours that leave by it, and are open
     guest_flows: int  # its own that leave by this host, and are open
     admitted: str | None  # why it may be here; None: it is not
+
+
+class Decided(TypedDict):
+    """`{"do": "policy-check", "key": str}` → `{"decided": Decided}`: whether the running node would let a key in."""
+
+    key: str  # 56 characters
+    allowed: bool | None  # None: whoever is to decide has not answered in time
+    reason: str
 
 
 class Ping(TypedDict):

@@ -8,7 +8,15 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
-from zignet.control.messages import Admission, Identity, IdentityStatus, Offered, PeerCounts, Ping
+from zignet.control.messages import (
+    Admission,
+    Decided,
+    Identity,
+    IdentityStatus,
+    Offered,
+    PeerCounts,
+    Ping,
+)
 from zignet.control.messages import Peer as Row
 from zignet.exits import PeerExit
 from zignet.identity import PublicKey, address6
@@ -20,10 +28,11 @@ if TYPE_CHECKING:
     from zignet.peers.hub import Hub
     from zignet.peers.peer import Link, Peer
 
-__all__ = ["Shares", "admission", "counts", "identity", "ping", "row", "rows", "whose"]
+__all__ = ["Shares", "admission", "counts", "identity", "ping", "policy_check", "row", "rows", "whose"]
 
 CIPHERS = {Suite.CHACHA: "ChaCha20-Poly1305", Suite.AES: "AES-256-GCM"}
 PING_S = 5.0  # patience with one that is connected
+DECIDE_S = 30.0  # and with the policies
 CONNECT_S = 8.0  # and with a handshake before
 
 
@@ -230,6 +239,25 @@ def admission(hub: Hub, text: str) -> Admission:
     if decision is None:
         return Admission(allowed=None, reason="")
     return Admission(allowed=decision.allowed, reason=decision.reason)
+
+
+def policy_check(hub: Hub, text: str) -> Iterable[Decided | None]:
+    """Whether a key (in any form) would be let in. None: not decided yet. Raises `BadKey`."""
+    key = PublicKey.from_text(text)
+    begun = hub.loop.now
+
+    def looked_at() -> Iterator[Decided | None]:
+        while (decision := hub.admission.admit(key, hub.loop.now)).pending:
+            if hub.loop.now > begun + DECIDE_S:
+                yield Decided(
+                    key=key.name, allowed=None, reason=f"no answer of the policies in {DECIDE_S:.0f} s"
+                )
+                return
+            hub.asking.ask(key)
+            yield None
+        yield Decided(key=key.name, allowed=decision.allowed, reason=decision.reason)
+
+    return looked_at()
 
 
 def ping(hub: Hub, peer: Peer) -> Iterable[Ping | None]:
