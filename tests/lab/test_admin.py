@@ -1,16 +1,17 @@
-"""The Admin API beside real nodes: curl and dig on this host, and peers that try to reach it."""
+"""The Admin API of real nodes: curl and dig on this host, and peers that try to reach it."""
 
 import json
+import os
+import signal
 import socket
 
 import pytest
 
-from tests.lab.peers import bytes_round, ping, servers
+from tests.lab.peers import Stream, eventually, ping, servers
 from zignet.admin.listen import ADMIN_SOCKET
 from zignet.admin.token import TOKEN_NAME
 from zignet.identity import SecretKey
 from zignet.lab.hosts import Hosts
-from zignet.lab.namespace import start_module
 
 pytestmark = pytest.mark.root
 
@@ -20,14 +21,11 @@ def net():
     """a and b are peers; both have an API. a answers names as well."""
     with Hosts("a", "b") as hosts:
         a, b = hosts
-        hosts.start("b")
-        hosts.start("a", dns={"upstreams": [b.address]}, routes=["*.video.example -> b", "MATCH,direct"])
+        hosts.start("b", admin={})
+        dns = {"upstreams": [b.address]}
+        hosts.start("a", admin={}, dns=dns, routes=["*.video.example -> b", "MATCH,direct"])
         for host in hosts:
-            status = host.status()
-            addresses = [status["identity"]["address"], status["identity"]["address6"]]
-            host.api = start_module(
-                host.namespace, "tests.lab.admin_beside", str(host.node.state_dir), *addresses
-            )
+            eventually(lambda host=host: host.status()["control"]["state"] == "running", 40)
         assert a.reaches(a.inner(b))
         with servers(b):
             yield hosts
@@ -95,7 +93,7 @@ def test_identity(net, curl):
 
 def test_peers_contacts_and_policy(net, curl):
     a, b = net
-    (peer,) = curl(a, "http://100.64.0.1/api/peers")[1]["peers"]
+    (peer,) = eventually(lambda: curl(a, "http://100.64.0.1/api/peers")[1]["peers"])
     assert (peer["key"], peer["state"]) == (b.key, "connected")
     (contact,) = curl(a, "http://100.64.0.1/api/contacts")[1]["contacts"]
     assert (contact["key"], contact["name"], contact["online"]) == (b.key, "b", True)
@@ -127,8 +125,12 @@ def test_flows_routes_exits_dns(net, curl):
 
 
 def test_metrics_and_health(net, curl):
-    _, text = curl(net["a"], "http://100.64.0.1/metrics")
-    assert "zignet_peers_connected 1.0" in text.splitlines()
+
+    def connected():
+        _, text = curl(net["a"], "http://100.64.0.1/metrics")
+        return "zignet_peers_connected 1.0" in text.splitlines()
+
+    eventually(connected)
     assert curl(net["a"], "http://100.64.0.1/healthz") == (200, {"state": "running"})
 
 
@@ -175,9 +177,6 @@ def test_events(net):
     assert b.key in heard('"connected"')
     stream.kill()
     stream.wait()
-    b.api.terminate()
-    b.api.wait()
-    b.api = start_module(b.namespace, "tests.lab.admin_beside", str(b.node.state_dir), "100.64.0.1")
 
 
 @pytest.mark.parametrize("version", [4, 6])
@@ -204,10 +203,14 @@ def test_nor_does_the_cable(net):
         end.close()
 
 
-def test_a_killed_api_ends_no_session_and_comes_back(net, curl):
+def test_a_killed_control_process_ends_no_session_and_comes_back(net, curl):
+    """Whoever asks meanwhile waits: the sockets are the packet process's."""
     a, b = net
-    a.api.kill()
-    a.api.wait()
-    assert bytes_round(a, a.inner(b), 1 << 20) == 1 << 20
-    a.api = start_module(a.namespace, "tests.lab.admin_beside", str(a.node.state_dir), "100.64.0.1")
-    assert curl(a, "http://100.64.0.1/api/whoami")[1]["key"] == a.key
+    pid = a.status()["control"]["pid"]
+    with Stream(a, a.inner(b)) as stream:
+        stream.goes_on()
+        os.kill(pid, signal.SIGKILL)
+        code, found = curl(a, "http://100.64.0.1/api/whoami")
+        assert (code, found["key"]) == (200, a.key)
+        stream.goes_on()
+    assert a.status()["control"]["pid"] != pid

@@ -70,6 +70,7 @@ def sample_peer(number: int, **changes: Any) -> Peer:
         "configured": True,
         "contact": False,
         "services": [],
+        "admitted": "The configuration names this key as a peer (peers).",
         "state": "connected",
         "path": "203.0.113.9:51830",
         "path_mtu": 1472,
@@ -102,6 +103,7 @@ def sample_ping(**changes: Any) -> Ping:
 SAMPLE_STATUS: dict[str, Any] = {
     "version": "0.1.0",
     "pid": 4321,
+    "memory": 30_000_000,
     "uptime_s": 3725.0,
     "state": "running",
     "compiled": True,
@@ -129,6 +131,17 @@ SAMPLE_STATUS: dict[str, Any] = {
         "handshakes": 14,
         "under_load": False,
         "dropped": {"handshake: wrong mac1": 5, "no such session": 2},
+    },
+    "control": {
+        "pid": 4322,
+        "user": "nobody",
+        "state": "running",
+        "uptime_s": 3724.0,
+        "memory": 45_000_000,
+        "restarts": 0,
+        "last_error": None,
+        "last_error_age_s": None,
+        "sources": [],
     },
     "names": {
         "listen": ["127.0.0.1:53530", "100.64.0.1:53"],

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from zignet import rights
 
+NICE = 10  # packets come first
+
 
 def numbers(text: str) -> list[int]:
     """`3,4,5`"""
@@ -45,6 +47,7 @@ def main() -> int:
         rights.Realm.enter(*options.realm)
         for descriptor in options.realm:
             os.close(descriptor)
+    os.nice(NICE)
     rights.become(*options.user)
     rights.stays_private()
     rights.dies_with_parent(options.parent)

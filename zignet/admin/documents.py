@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from zignet.control.messages import ExitStatus, Flow, Peer, Rule
+from zignet.control.messages import ExitStatus, Flow, Peer, Rule, SourceStatus
 
 __all__ = [
     "Contact",
@@ -20,7 +20,6 @@ __all__ = [
     "PolicyStep",
     "Reloaded",
     "RulePage",
-    "SourceStatus",
     "Whoami",
 ]
 
@@ -114,19 +113,6 @@ class PolicyCheck(TypedDict):
     valid_s: float | None  # for how long that holds; None: until something changes
     provisional: bool  # a source has not answered yet
     steps: list[PolicyStep]  # none where the lists of the configuration decide
-
-
-class SourceStatus(TypedDict):
-    """The source of one of `inbound.policies`, since the start."""
-
-    source: str
-    asked: int
-    matched: int
-    failed: int
-    pending: int
-    last_error: str | None
-    last_error_age_s: float | None
-    notes: list[str]  # e.g. lines of a file that are no keys
 
 
 class PolicyStatus(TypedDict):

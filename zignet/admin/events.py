@@ -27,7 +27,7 @@ __all__ = ["Events", "Sight", "changes"]
 
 LISTENERS = 16
 BACKLOG = 256  # events that a listener may be behind; of 10,000 peers that come at once it hears by asking
-PERIOD_S = 1.0
+PERIOD_S, LONGEST_S = 1.0, 10.0  # between two looks
 ALIVE_S = 15.0  # a comment, so that both ends notice a dead connection
 
 Event = tuple[str, Mapping[str, Any]]
@@ -150,7 +150,7 @@ class Events:
                 for kind, document in changes(before, after):
                     self.tell(kind, document)
                 away, before = False, after
-            await asyncio.sleep(max(self._period_s, SHARE * (clock() - begun)))
+            await asyncio.sleep(max(self._period_s, min(SHARE * (clock() - begun), LONGEST_S)))
 
     async def _sight(self) -> Sight:
         (answer,) = await self._node.ask({"do": "pulse"})

@@ -1,8 +1,9 @@
 """Answers of the packet process, kept for a moment: however often one asks here, it is asked rarely there.
 
-An answer is kept for half a second, or for 20 times as long as it took, so that questions of one kind never take more
-than a twentieth of the packet process's time. Whoever asks for the same meanwhile waits for the same answer. Questions
-that are all different have a pace: so many a second, where each costs little, else a share of the time.
+An answer is kept for half a second, or for 20 times as long as it took, up to two seconds, so that questions of one
+kind hardly take more than a twentieth of the packet process's time. Whoever asks for the same meanwhile waits for the
+same answer. Questions that are all different have a pace: so many a second, where each costs little, else a share of
+the time.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any, Protocol
 
 __all__ = ["Allowance", "Asked", "Fresh", "Pace", "Share"]
 
-KEEP_S = 0.5
-SHARE = 20  # of the time that an answer took
+KEEP_S, LONGEST_S = 0.5, 2.0  # it may have taken long only because the machine is busy
+SHARE = 20  # times as long as an answer took
 
 
 class Asked(Protocol):
@@ -25,6 +26,11 @@ class Asked(Protocol):
     async def ask(self, request: dict[str, Any], timeout_s: float = ...) -> list[dict[str, Any]]:
         """One question, and the lines of its answer. Raises `ControlError`."""
         ...
+
+
+def kept_s(took_s: float) -> float:
+    """For how long an answer is kept."""
+    return min(max(KEEP_S, SHARE * took_s), LONGEST_S)
 
 
 class Pace(Protocol):
@@ -75,7 +81,7 @@ class Share:
 
     def took(self, now: float, seconds: float) -> None:
         """See `Pace`."""
-        self._until = now + self._rest * seconds
+        self._until = now + min(self._rest * seconds, LONGEST_S)
 
 
 class Fresh:
@@ -120,7 +126,7 @@ class Fresh:
             finally:
                 now = self._clock()
                 self._pace.took(now, now - begun)
-        self._kept[key] = now + max(KEEP_S, SHARE * (now - begun)), lines
+        self._kept[key] = now + kept_s(now - begun), lines
         self._kept.move_to_end(key)
         if len(self._kept) > self._room:
             self._kept.popitem(last=False)

@@ -36,6 +36,11 @@ class Node(Collector):
         info.add_metric([], {"version": status["version"], "mode": status["mode"], "state": status["state"]})
         yield info
         yield GaugeMetricFamily("zignet_uptime_seconds", "Since the start", status["uptime_s"])
+        yield GaugeMetricFamily("zignet_resident_memory_bytes", "Of the packet process", status["memory"])
+        control = status["control"]
+        if control is not None:
+            text = "Times that the control process was started again"
+            yield CounterMetricFamily("zignet_control_restarts", text, control["restarts"])
         yield GaugeMetricFamily("zignet_rules", "Rules in force", status["rules"])
         config = status["config"]
         yield GaugeMetricFamily("zignet_config_age_seconds", "Since it was read", config["loaded_age_s"])

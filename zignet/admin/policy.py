@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
-from zignet.admin.documents import PolicyCheck, PolicyStatus, PolicyStep, SourceStatus
+from zignet.admin.documents import PolicyCheck, PolicyStatus, PolicyStep
 from zignet.admin.refused import Refused
-from zignet.control.messages import Admission
+from zignet.control.messages import Admission, SourceStatus
 from zignet.identity import PublicKey
 from zignet.policy.judge import Busy, Verdict
 from zignet.policy.judge import SourceStatus as Asked
@@ -92,7 +92,7 @@ def document(key: PublicKey, verdict: Verdict) -> PolicyCheck:
 
 def _source(asked: Asked) -> SourceStatus:
     return SourceStatus(
-        source=asked.label,
+        label=asked.label,
         asked=asked.asked,
         matched=asked.matched,
         failed=asked.failed,

@@ -21,6 +21,7 @@ from zignet.admin.settings import Settings
 from zignet.identity import BadKey, PublicKey
 
 if TYPE_CHECKING:
+    from zignet.admin.api import Api
     from zignet.config import InboundConfig
     from zignet.policy.judge import Judge, Verdict
 
@@ -68,6 +69,7 @@ class Control:
         self.judge: Judge | None = None
         self._inbound: InboundConfig | None = None
         self._channel: Channel
+        self._api: Api | None = None
         self._ended = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -88,6 +90,7 @@ class Control:
             from zignet.admin.app import create_app, create_servers
 
             app = create_app(node, lambda: self.judge, None, settings.token)
+            self._api = app.ctx.api
             servers = await create_servers(app, listeners)
         status = asyncio.create_task(self._tell_status())
         await self._ended.wait()
@@ -173,6 +176,8 @@ class Control:
         self._tell(key, verdict)
 
     def _tell(self, key: PublicKey, verdict: Verdict) -> None:
+        if self._api is not None:
+            self._api.decided(key, verdict)
         valid_s = verdict.valid_s
         self._channel.send(
             {

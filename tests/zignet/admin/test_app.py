@@ -240,7 +240,7 @@ def test_policy(tmp_path: Path, node: Any) -> None:
         answer = served.ask(f"/api/policy/check?pubkey={STRANGER.name}")
         assert (answer.status, answer.error) == (503, "no decision now: too many keys are being decided on")
         (source,) = served.ask("/api/policy").json["sources"]
-        assert (source["source"], source["asked"], source["last_error"]) == ("file a.txt", 4, "gone")
+        assert (source["label"], source["asked"], source["last_error"]) == ("file a.txt", 4, "gone")
         decided = served.app.ctx.api.decided
         served.app.ctx.test_loop.call_soon_threadsafe(decided, GUEST, Verdict(False, "No.", 12.3456, False))
         deadline = time.monotonic() + 20
@@ -271,6 +271,8 @@ def test_health_and_metrics(served: Served) -> None:
         'zignet_exit_bytes_total{direction="down",exit="tokyo"} 5e+06',
         'zignet_dropped_datagrams_total{reason="handshake: wrong mac1"} 5.0',
         "zignet_peers_connected 2.0",
+        "zignet_resident_memory_bytes 3e+07",
+        "zignet_control_restarts_total 0.0",
         'zignet_dns_queries_total{outcome="fake"} 80.0',
     ):
         assert line in lines

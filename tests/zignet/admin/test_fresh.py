@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zignet.admin.fresh import KEEP_S, SHARE, Allowance, Fresh, Share
+from zignet.admin.fresh import KEEP_S, LONGEST_S, SHARE, Allowance, Fresh, Share
 from zignet.control import Broken
 
 
@@ -57,13 +57,25 @@ def test_kept_for_a_moment() -> None:
 
 def test_what_took_long_is_kept_long() -> None:
     async def main() -> None:
-        node = Node(takes_s=0.5)
+        node = Node(takes_s=0.05)
         asker = fresh(node)
         await asker.ask({"do": "x"})
-        node.now += SHARE * 0.5 - 0.01
+        node.now += SHARE * 0.05 - 0.01
         await asker.ask({"do": "x"})
         assert len(node.asked) == 1
         node.now += 0.02
+        await asker.ask({"do": "x"})
+        assert len(node.asked) == 2
+
+    run(main())
+
+
+def test_nothing_is_kept_for_ever() -> None:
+    async def main() -> None:
+        node = Node(takes_s=10.0)
+        asker = fresh(node)
+        await asker.ask({"do": "x"})
+        node.now += LONGEST_S + 0.01
         await asker.ask({"do": "x"})
         assert len(node.asked) == 2
 

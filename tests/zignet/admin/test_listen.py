@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.peers import eventually
 from zignet.admin.listen import ADMIN_SOCKET, admin_listeners
 from zignet.lab.namespace import Namespace, join
 
@@ -23,7 +24,18 @@ def pair():
         join(here, "eth0", there, "eth0")
         here.address("eth0", "192.0.2.1/24", "2001:db8::1/64")
         there.address("eth0", "192.0.2.2/24", "2001:db8::2/64")
+        eventually(lambda: is_there(here, "2001:db8::1") and is_there(there, "2001:db8::2"), 20)
         yield here, there
+
+
+def is_there(namespace: Namespace, address: str) -> bool:
+    """IPv6 waits for the carrier."""
+    with namespace.socket(socket.AF_INET6) as sock:
+        try:
+            sock.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def test_who_reaches_them(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
