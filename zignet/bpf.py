@@ -42,16 +42,16 @@ _PROGRAM = struct.Struct("@HP")  # struct sock_fprog
 Step = tuple[int, int, int, int]  # operation, steps to leap if true, if false, operand
 
 
-def only_from(address: bytes) -> list[Step]:
-    """Passes packets with this source, of 4 or 16 bytes."""
+def only_from(address: bytes, then: int = ALL, otherwise: int = 0) -> list[Step]:
+    """Passes packets with this source, of 4 or 16 bytes; or returns `then` for them, and else `otherwise`."""
     steps: list[Step] = []
     for at in range(0, len(address), 4):
         steps += [
             (LOAD_WORD, 0, 0, IP_HEADER + SOURCE[len(address)] + at),
             (IF_EQUAL, 1, 0, int.from_bytes(address[at : at + 4], "big")),
-            (RETURN, 0, 0, 0),
+            (RETURN, 0, 0, otherwise),
         ]
-    return [*steps, (RETURN, 0, 0, ALL)]
+    return [*steps, (RETURN, 0, 0, then)]
 
 
 def attach_filter(sock: socket.socket, program: list[Step]) -> bool:

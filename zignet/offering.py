@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from zignet.config import Config, PeerConfig
 from zignet.config.members import key_files, members_of
 from zignet.config.publish import ALL, CONTACTS, MOST, TAG, PublishConfig
-from zignet.contacts import NAME, Contact, ContactError, Store
+from zignet.contacts import NAME, Contact, ContactError, read
 from zignet.identity import BadKey, PublicKey
 from zignet.peers.services import PROTOCOLS, Rule, ServiceRules
 from zignet.watched import Watched
@@ -221,14 +221,8 @@ def _keys_in(path: Path) -> Container[PublicKey] | None:
 
 
 def _contacts_in(path: Path) -> tuple[Contact, ...] | None:
-    if not path.exists():
-        return ()
     try:
-        store = Store(path.parent)
-        try:
-            return tuple(store)
-        finally:
-            store.close()
+        return read(path.parent)
     except ContactError as error:
         log.error("contacts: %s", error)
         return None

@@ -1,5 +1,6 @@
 """Contacts at real nodes: what is published to them, what they are told of, and what becomes of one that is removed."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ def net():
         for name in ("friend", "other"):
             others = [peer for peer in hosts.config(name)["peers"] if peer["name"] == "host"]
             hosts.start(name, peers=others, inbound={})
-        hosts.start("host", peers=[], inbound={}, publish=[WEB, FILES], dns=DNS)
+        hosts.start("host", peers=[], inbound={}, publish=[WEB, FILES], dns=DNS, admin={})
         with servers(hosts["host"]):
             yield hosts
 
@@ -110,6 +111,11 @@ def test_serve_and_curl(net):
             command = ["curl", "-sS", "-m", "20", f"http://{at}/"]
             page = eventually(lambda command=command: friend.namespace.run(command).stdout, 30)
             assert page == "hello from the host\n"
+            own = host.node.ask("status", "--json")["identity"]["address6" if version == 6 else "address"]
+            asked = host.namespace.run(
+                ["curl", "-sS", "-m", "20", f"http://{f'[{own}]' if version == 6 else own}/api/whoami"]
+            )
+            assert json.loads(asked.stdout)["key"] == host.key
         assert [one["name"] for one in friend.peer(host)["services"]] == ["site", "files", "web"]
         serving.send_signal(signal.SIGINT)
         assert serving.wait(20) == 0

@@ -1,8 +1,9 @@
 """Where the API is reached. The packet process makes these sockets, and hands them to the control process.
 
 admin.sock in the state directory     mode 0660: who may open it may change what the command line may
-port 80 of the node's own addresses   by the loopback device, and from that very address only: what a peer sends comes
-                                      by the TUN, never meets this socket, and may meet another (`zignet serve`)
+port 80 of the node's own addresses   only for packets from that very address, and so from this host: the kernel
+                                      drops a peer's before there is a connection, or has another socket of the
+                                      same port take it (`zignet serve`)
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from zignet.bpf import attach_filter, only_from
+from zignet.bpf import attach_filter, attach_selector, only_from
 from zignet.control.place import listen
 
 __all__ = ["ADMIN_SOCKET", "admin_listeners"]
@@ -19,6 +20,7 @@ __all__ = ["ADMIN_SOCKET", "admin_listeners"]
 ADMIN_SOCKET = "admin.sock"
 PORT = 80
 BACKLOG = 64
+FIRST, SECOND = 0, 1  # of the sockets of this address and port, in their order
 
 
 def admin_listeners(
@@ -44,10 +46,10 @@ def _tcp(address: str) -> socket.socket:
     made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-        attach_filter(
-            made, only_from(socket.inet_pton(made.family, address))
-        )  # where not, accepting looks again
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        own = socket.inet_pton(made.family, address)
+        attach_filter(made, only_from(own))  # where not, accepting looks again
+        attach_selector(made, only_from(own, FIRST, SECOND))
         made.bind((address, PORT))
         made.listen(BACKLOG)
         made.setblocking(False)

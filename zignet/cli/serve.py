@@ -71,8 +71,7 @@ def serve(state_dir: Path, service: Service, told: Callable[[str], None] = print
             raise Fault(
                 "this node has no peers: its configuration has neither `listen` nor `peers` nor `publish`"
             )
-        interface = status["interface"]
-        listeners = _listeners(interface["name"], [identity["address"], identity["address6"]], service.port)
+        listeners = _listeners([identity["address"], identity["address6"]], service.port)
         client.publish(service.name, "tcp", service.port, list(service.to))
     port = "" if service.port == HTTP else f":{service.port}"
     host, own = service.target
@@ -84,15 +83,17 @@ def serve(state_dir: Path, service: Service, told: Callable[[str], None] = print
     asyncio.run(_Relay(state_dir, service).run(listeners))
 
 
-def _listeners(interface: str, addresses: Sequence[str], port: int) -> list[socket.socket]:
-    """For what comes by the TUN, and so from peers. Raises `Fault`."""
+def _listeners(addresses: Sequence[str], port: int) -> list[socket.socket]:
+    """One for each address. Raises `Fault`."""
     made: list[socket.socket] = []
     try:
         for address in addresses:
             sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
             made.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+            sock.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEPORT, 1
+            )  # the Admin API may have it for this host
             try:
                 sock.bind((address, port))
                 sock.listen(BACKLOG)

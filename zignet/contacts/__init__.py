@@ -9,7 +9,7 @@ store     the file
 from zignet.contacts.contact import Contact, ContactError
 from zignet.contacts.exchange import Unreadable, dump, parse
 from zignet.contacts.link import format_link, parse_link
-from zignet.contacts.store import NAME, Store
+from zignet.contacts.store import NAME, Store, read
 
 __all__ = [
     "NAME",
@@ -21,4 +21,5 @@ __all__ = [
     "format_link",
     "parse",
     "parse_link",
+    "read",
 ]

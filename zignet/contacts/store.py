@@ -1,6 +1,7 @@
 """The file of contacts. Names and keys are each there once; a name counts as the same in upper case.
 
-It tells whom one knows: mode 0600. Several processes may have it open: `version` tells whether another one has written.
+It tells whom one knows: nobody but its owner and the node may read it. Several processes may have it open: `version`
+tells whether another one has written.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -18,14 +19,16 @@ from typing import TypeVar
 from zignet.contacts.contact import Contact, ContactError
 from zignet.identity import BadKey, PublicKey
 
-__all__ = ["MOST", "NAME", "Store"]
+__all__ = ["MOST", "NAME", "Store", "read"]
 
 NAME = "contacts.db"
 MOST = 10_000  # contacts
+MODE = 0o640  # the group is the node's, where its directory has that
 
 _APPLICATION = 0x5A69_6743  # "ZigC"
 _VERSION = 1
 _PATIENCE_S = 5.0  # with another process that writes
+_COLUMNS = "SELECT name, ed, note, tags, added FROM contacts"
 _SCHEMA = f"""
     BEGIN;
     CREATE TABLE IF NOT EXISTS contacts (
@@ -80,27 +83,19 @@ class Store:
     def __iter__(self) -> Iterator[Contact]:
         """All, by name."""
         with self._explained():
-            rows = self._db.execute(
-                "SELECT name, ed, note, tags, added FROM contacts ORDER BY name"
-            ).fetchall()
-        for row in rows:
-            with suppress(ContactError, BadKey):  # somebody else has written it
-                yield _contact(row)
+            rows = self._db.execute(f"{_COLUMNS} ORDER BY name").fetchall()
+        yield from _good(rows)
 
     def find(self, text: str) -> Contact | None:
         """By its name, or by its key in any form."""
         with self._explained():
-            row = self._db.execute(
-                "SELECT name, ed, note, tags, added FROM contacts WHERE name = ?", (text,)
-            ).fetchone()
+            row = self._db.execute(f"{_COLUMNS} WHERE name = ?", (text,)).fetchone()
             if row is None:
                 try:
                     x = PublicKey.from_text(text).x
                 except BadKey:
                     return None
-                row = self._db.execute(
-                    "SELECT name, ed, note, tags, added FROM contacts WHERE x = ?", (x,)
-                ).fetchone()
+                row = self._db.execute(f"{_COLUMNS} WHERE x = ?", (x,)).fetchone()
         return None if row is None else _contact(row)
 
     def add(self, contact: Contact) -> Contact:
@@ -186,10 +181,31 @@ class Store:
             raise ContactError(f"{self.path}: {error.strerror}.") from error
 
 
+def read(directory: Path) -> tuple[Contact, ...]:
+    """The contacts that are there, none if there is no file. For who may not write it. Raises `ContactError`."""
+    path = directory / NAME
+    if not path.exists():
+        return ()
+    try:
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_PATIENCE_S)
+        ) as db:
+            rows = db.execute(f"{_COLUMNS} LIMIT {MOST}").fetchall()
+    except sqlite3.Error as error:
+        raise ContactError(f"{path}: {error}.") from error
+    return tuple(_good(rows))
+
+
+def _good(rows: Iterable[tuple[str, bytes, str, str, int]]) -> Iterator[Contact]:
+    for row in rows:
+        with suppress(ContactError, BadKey, TypeError, AttributeError):  # somebody else has written it
+            yield _contact(row)
+
+
 def _create(path: Path) -> None:
     """An empty file of the directory's owner, the control process, also when root makes it. SQLite's own follow it."""
     try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, MODE)
     except FileExistsError:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise ContactError(f"{path} is not a file; move it away.") from None

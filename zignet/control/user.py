@@ -62,12 +62,12 @@ def user_of(state_dir: Path) -> User:
     state = state_dir.absolute() / CONTROL_NAME
     own = os.geteuid()
     if own != 0 or not capabilities() >= _CHANGES_USER:
-        _own_directory(state, own, os.getegid())
+        _own_directory(state, own)
         note = "" if own else "it runs as root, without capabilities: this process may not change its user"
         return User(own, os.getegid(), state, note=note)
     owner = state_dir.stat()
     uid, gid = (owner.st_uid, owner.st_gid) if owner.st_uid else _nobody()
-    _own_directory(state, uid, gid)
+    _own_directory(state, uid)
     shown = [state, *_code()]
     covered = _outermost(each for each in (closed_on_the_way(path, uid, gid) for path in shown) if each)
     below = [path for path in shown if any(path.is_relative_to(each) for each in covered)]
@@ -124,8 +124,12 @@ def _outermost(paths: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(kept)
 
 
-def _own_directory(path: Path, uid: int, gid: int) -> None:
-    """Make it, or take it over, mode 0700. Its parent may belong to somebody who sets traps."""
+def _own_directory(path: Path, uid: int) -> None:
+    """Make it, or take it over. The node's group may read what is in it: root without capabilities is just that.
+
+    Its parent may belong to somebody who sets traps.
+    """
+    gid = os.getegid()
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
@@ -137,6 +141,6 @@ def _own_directory(path: Path, uid: int, gid: int) -> None:
             os.fchown(descriptor, uid, gid)
             for name in os.listdir(descriptor):
                 os.chown(name, uid, gid, dir_fd=descriptor, follow_symlinks=False)
-        os.fchmod(descriptor, 0o700)
+        os.fchmod(descriptor, 0o2750)  # files in it are of that group, too
     finally:
         os.close(descriptor)

@@ -22,6 +22,7 @@ from zignet.contacts import (
     format_link,
     parse,
     parse_link,
+    read,
 )
 from zignet.contacts.contact import MOST_NOTE, MOST_TAGS
 from zignet.identity import PublicKey, SecretKey
@@ -164,7 +165,7 @@ class TestStore:
             Contact("alice", ALICE, added=1_800_000_000),
             Contact("Bob", BOB, "note", ("a", "b"), 1_800_000_000),
         ]
-        assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o640
         again.close()
 
     def test_found_by_name_and_by_key_in_any_form(self, store):
@@ -249,6 +250,15 @@ class TestStore:
         (tmp_path / NAME).symlink_to("/etc/hostname")
         with pytest.raises(ContactError, match="is not a file"):
             Store(tmp_path)
+
+    def test_read_without_writing(self, store, tmp_path):
+        assert read(tmp_path / "none") == ()
+        store.add(Contact("bob", BOB, tags=("friend",)))
+        store._db.execute("INSERT INTO contacts VALUES ('a b', x'00', x'00', '', 7, 0)")
+        assert [(contact.name, contact.tags) for contact in read(tmp_path)] == [("bob", ("friend",))]
+        (tmp_path / NAME).write_bytes(b"x" * 5_000)
+        with pytest.raises(ContactError, match="not a database"):
+            read(tmp_path)
 
     def test_a_directory_that_is_not_there(self, tmp_path: Path):
         with pytest.raises(ContactError, match="No such file"):

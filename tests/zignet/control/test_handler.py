@@ -208,6 +208,6 @@ def test_malformed(node: Any, request_: dict[str, Any]) -> None:
 def test_the_unknown_is_told_what_there_is(node: Any) -> None:
     with pytest.raises(
         RequestError,
-        match="one of status, pulse, flows, explain, peers, identity, admission, policy-check, rules, publish, ping, dns",
+        match="one of status, pulse, flows, explain, peers, identity, admission, rules, publish, ping, dns, dns-why",
     ):
         ask(node, {"do": "peer"})
