@@ -17,6 +17,7 @@ from zignet.control import (
     Admission,
     Answers,
     ControlSession,
+    Decided,
     DnsStatus,
     DnsWhy,
     Explanation,
@@ -103,7 +104,7 @@ def sample_ping(**changes: Any) -> Ping:
 SAMPLE_STATUS: dict[str, Any] = {
     "version": "0.1.0",
     "pid": 4321,
-    "memory": 30_000_000,
+    "memory": 40 << 20,
     "uptime_s": 3725.0,
     "state": "running",
     "compiled": True,
@@ -124,6 +125,28 @@ SAMPLE_STATUS: dict[str, Any] = {
         "listen": "udp://[::]:51830",
         "cipher": "AES-256-GCM",
     },
+    "control": {
+        "pid": 4322,
+        "user": "nobody",
+        "state": "running",
+        "uptime_s": 65.0,
+        "memory": 60 << 20,
+        "restarts": 2,
+        "last_error": "it was killed by signal 9",
+        "last_error_age_s": 65.0,
+        "sources": [
+            {
+                "label": "file /etc/zignet/members.txt",
+                "asked": 12,
+                "matched": 7,
+                "failed": 1,
+                "pending": 0,
+                "last_error": "no such file",
+                "last_error_age_s": 5.0,
+                "notes": ["line 7 is no key"],
+            }
+        ],
+    },
     "peers": {
         "known": 3,
         "connected": 2,
@@ -131,17 +154,6 @@ SAMPLE_STATUS: dict[str, Any] = {
         "handshakes": 14,
         "under_load": False,
         "dropped": {"handshake: wrong mac1": 5, "no such session": 2},
-    },
-    "control": {
-        "pid": 4322,
-        "user": "nobody",
-        "state": "running",
-        "uptime_s": 3724.0,
-        "memory": 45_000_000,
-        "restarts": 0,
-        "last_error": None,
-        "last_error_age_s": None,
-        "sources": [],
     },
     "names": {
         "listen": ["127.0.0.1:53530", "100.64.0.1:53"],
@@ -306,6 +318,10 @@ class SampleNode:
         if any(key == peer["key"] for peer in self.open_peers):
             return Admission(allowed=True, reason="The configuration names this key as a peer (peers).")
         return Admission(allowed=None, reason="")
+
+    def policy_check(self, key: str) -> Iterable[Decided | None]:
+        yield None
+        yield Decided(key=key, allowed=True, reason="Policy 1 (file members.txt) admits this key: line 3.")
 
     def ping(self, peer: str) -> Iterable[Ping | None]:
         self.pinged.append(peer)

@@ -65,9 +65,9 @@ def _columns(peers: Sequence[Peer]) -> dict[str, list[str]]:
         "received": [size(peer["received"]) for peer in peers],
         "sent": [size(peer["sent"]) for peer in peers],
         "rtt": [_or_dash(peer["rtt_s"], milliseconds) for peer in peers],
-        "admitted": [_cut(peer["admitted"] or "") for peer in peers],
         "loss": [_or_dash(peer["loss"], lambda loss: f"{loss * 100:.1f} %") for peer in peers],
         **_flows(peers),
+        **_reasons(peers),
     }
 
 
@@ -78,6 +78,12 @@ def _flows(peers: Sequence[Peer]) -> dict[str, list[str]]:
         "by us": [peer["guest_flows"] for peer in peers],
     }
     return {heading: list(map(str, counts)) for heading, counts in columns.items() if any(counts)}
+
+
+def _reasons(peers: Sequence[Peer]) -> dict[str, list[str]]:
+    """Why those may be here that nobody has configured."""
+    reasons = [_cut(peer["admitted"] or "") if not peer["configured"] else "" for peer in peers]
+    return {"admitted": reasons} if any(reasons) else {}
 
 
 def _cut(text: str) -> str:

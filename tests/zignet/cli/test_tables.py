@@ -290,3 +290,24 @@ def test_peers_are_strangers(make_peer: Any) -> None:
         assert letter not in text
     assert "[red]x" in text
     assert len(text.splitlines()) == 4
+
+
+def test_status_says_how_the_control_process_is(node: Any) -> None:
+    text = " ".join(show_status(node.status(), 160).split())
+    assert "running for 1m05s, process 4322 of nobody, 62.9MB" in text
+    assert "2 times, 1m05s ago because it was killed by signal 9" in text
+    assert "file /etc/zignet/members.txt: 12 asked, 7 matched, 1 failed" in text
+    assert "file /etc/zignet/members.txt: no such file (5.0s ago)" in text
+    assert "line 7 is no key" in text
+    assert "control process" not in show_status({**node.status(), "control": None})
+
+
+def test_peers_say_why_a_stranger_is_there(make_peer: Any) -> None:
+    """Where there is room, and where there is one."""
+    why = "Policy 1 (file members.txt) admits this key: line 3 of members.txt"
+    some = [make_peer(1, configured=False, name="", admitted=why), make_peer(2)]
+    text = render(peers.table(some, 240), 240)
+    assert f"{why[:47]}…" in text
+    assert "The configuration names" not in text
+    assert "admitted" not in render(peers.table(some, 90), 90)
+    assert "admitted" not in render(peers.table(some[1:], 240), 240)

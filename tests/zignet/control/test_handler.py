@@ -208,6 +208,12 @@ def test_malformed(node: Any, request_: dict[str, Any]) -> None:
 def test_the_unknown_is_told_what_there_is(node: Any) -> None:
     with pytest.raises(
         RequestError,
-        match="one of status, pulse, flows, explain, peers, identity, admission, rules, publish, ping, dns, dns-why",
+        match="one of status, pulse, flows, explain, peers, identity, admission, policy-check, rules, publish, ping",
     ):
         ask(node, {"do": "peer"})
+
+
+def test_a_policy_check_waits_for_its_answer(node: Any) -> None:
+    lines = list(handler_for(node)({"do": "policy-check", "key": "x"}))
+    assert lines[0] == {}
+    assert lines[1]["decided"]["allowed"] is True
