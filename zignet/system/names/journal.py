@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from base64 import b64decode, b64encode
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zignet.durable import sync_directory
+from zignet.system import journals
 from zignet.system.names.changes import Change, State
 from zignet.system.names.wanted import Mode, NamesError
 
@@ -50,19 +48,9 @@ def path_in(state_dir: Path) -> Path:
 def write(state_dir: Path, journal: Journal) -> None:
     """Durably; afterwards it is this one or, after an error, the earlier one. Raises `NamesError`."""
     path = path_in(state_dir)
-    beside = path.with_name(f"{path.name}.new")
     text = json.dumps({"version": _VERSION, **_plain(asdict(journal))}, indent=1) + "\n"
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            beside.unlink()
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
-        os.rename(beside, path)
-        sync_directory(state_dir)
+        journals.replace(path, text)
     except OSError as error:
         raise NamesError(
             f"{path} can't be written ({error.strerror}), so nothing of the system's names was changed"
@@ -73,25 +61,15 @@ def read(state_dir: Path) -> Journal | None:
     """The journal, or None where there is none. Raises `DamagedJournalError`; `NamesError` for whoever may not."""
     path = path_in(state_dir)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        text = journals.load(path, _MOST + 1)
     except PermissionError as error:
         raise NamesError(f"{path} can't be read: only root may, or whoever ran the node") from error
+    except journals.UntrustedError as error:
+        raise DamagedJournalError(str(error)) from error
     except OSError as error:
         raise DamagedJournalError(f"{path} can't be read: {error.strerror}") from error
-    with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise DamagedJournalError(f"{path} is no file")
-        if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
-            raise DamagedJournalError(
-                f"{path} could have been written by somebody else, so it was not followed: it must belong to root "
-                "and be writable by nobody else"
-            )
-        text = file.read(_MOST + 1)
     try:
-        return _parse(text)
+        return None if text is None else _parse(text)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedJournalError(
             f"{path} is damaged ({_reason(error)}), so what it speaks of was not put back. Nothing was changed. Look "
@@ -102,11 +80,7 @@ def read(state_dir: Path) -> Journal | None:
 def forget(state_dir: Path) -> None:
     """Everything is as it was. Raises `NamesError`."""
     try:
-        for name in (path_in(state_dir), path_in(state_dir).with_name("names.journal.new")):
-            with suppress(FileNotFoundError, NotADirectoryError):
-                name.unlink()
-        with suppress(FileNotFoundError, NotADirectoryError):
-            sync_directory(state_dir)
+        journals.remove(path_in(state_dir))
     except OSError as error:
         raise NamesError(f"{path_in(state_dir)} can't be removed: {error.strerror}") from error
 
