@@ -140,7 +140,9 @@ def test_a_whole_packet_is_refused(net, guest, version):
     packet = packet_to_loopback(version)
     before = net["b"].status()["totals"]["packets_out"]
     guest.say(bytes((Protocol.WHOLE, 0, 0, 0)) + packet)
-    assert guest.told(Refused) == Refused(Refusal.WHOLE_PACKETS, 0, Protocol.WHOLE, packet[:8])
+    assert guest.told(Refused) == Refused(
+        Refusal.WHOLE_PACKETS, 0, Protocol.WHOLE, packet[:48].ljust(48, b"\0")
+    )
     assert count(net, "from peers: refused, whole packets")
     assert net["b"].status()["totals"]["packets_out"] == before
 
@@ -167,7 +169,8 @@ def test_an_unknown_protocol_is_refused(net, guest, protocol):
 )
 def test_a_flag_that_does_not_belong_is_refused(guest, protocol, flags):
     guest.say(bytes((protocol, flags, 0, 64)) + bytes(60))
-    assert guest.told(Refused) == Refused(Refusal.UNKNOWN_PROTOCOL, flags, protocol, bytes(8))
+    quote = bytes(48 if protocol == Protocol.WHOLE else 8)
+    assert guest.told(Refused) == Refused(Refusal.UNKNOWN_PROTOCOL, flags, protocol, quote)
 
 
 @pytest.mark.parametrize("protocol", [6, 17])

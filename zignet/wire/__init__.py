@@ -7,6 +7,7 @@ Seven nouns carry the package:
 - *strip*, *rebuild*: from an IP packet to its frame, and back under other addresses. ICMP errors carry a packet
   inside, whose addresses change likewise.
 - *control frame*: what two nodes say to each other; each is a value with `encode`, and `parse_control` reads it.
+- *whole packet*: one with its IP header, for an exit that sends it on (`wrap`, `unwrap`).
 - *exit frame*: a packet for a destination that the receiver dials (`to_exit`, `parse_exit`).
 - *bundle*: several small frames in one (`bundle`, `unbundle`).
 - *pieces*: of a frame that is larger than the path (`split`); one peer's `Fragments` join them, within the
@@ -58,6 +59,7 @@ from zignet.wire.frame import (
 from zignet.wire.headers import rebuild, strip
 from zignet.wire.mss import clamp_mss
 from zignet.wire.offers import MOST_OFFERS, Offer, offers_frame, parse_offers
+from zignet.wire.whole import unwrap, wrap
 
 __all__ = [
     "COUNTER_END",
@@ -108,4 +110,6 @@ __all__ = [
     "to_exit",
     "unbundle",
     "unseal",
+    "unwrap",
+    "wrap",
 ]

@@ -9,7 +9,7 @@ from zignet.wire.frame import FRAME_HEADER, BadFrame, Protocol
 __all__ = ["bundle", "unbundle"]
 
 LENGTH = 2  # bytes in front of each frame
-INSIDE = (Protocol.ICMP, Protocol.TCP, Protocol.UDP)
+INSIDE = (Protocol.ICMP, Protocol.WHOLE, Protocol.TCP, Protocol.UDP)
 _HEADER = bytes((Protocol.BUNDLE, 0, 0, 0))
 
 

@@ -48,6 +48,7 @@ TOKEN = 8  # of a ping
 CHALLENGE_TOKEN = 16
 ADDRESS = 16
 QUOTE = 8  # of a refused packet
+QUOTE_WHOLE = 48  # with its IP header
 NUMBER = 4  # of a destination (§6, exit flows)
 
 
@@ -69,7 +70,7 @@ class Flag(IntFlag):
     V6 = 1
     PARTIAL = 2  # the checksum is left to the receiver
     EXIT = 4  # a number follows: not for the receiver itself
-    BACK = 8  # with EXIT: from the exit to the application's side
+    BACK = 8  # with EXIT, and of a whole packet: from the exit to the application's side
     NAMED = 16  # with EXIT: what the number means follows too
 
 
@@ -77,7 +78,7 @@ class Flag(IntFlag):
 # the bits that have a name.
 ALLOWED_FLAGS: Mapping[int, int] = {
     Protocol.ICMP: int(Flag.V6),
-    Protocol.WHOLE: 0,
+    Protocol.WHOLE: int(Flag.PARTIAL | Flag.BACK),
     Protocol.TCP: int(Flag.V6 | Flag.PARTIAL | Flag.EXIT | Flag.BACK | Flag.NAMED),
     Protocol.UDP: int(Flag.V6 | Flag.PARTIAL | Flag.EXIT | Flag.BACK | Flag.NAMED),
     Protocol.FRAGMENT: 0,
@@ -135,7 +136,7 @@ def is_known(frame: bytes | bytearray | memoryview) -> bool:
     flags = frame[FRAME_FLAGS]
     if allowed is None or flags & ~allowed:
         return False
-    return flags & _WITH_EXIT in _EXIT_FLAGS
+    return frame[FRAME_PROTOCOL] == Protocol.WHOLE or flags & _WITH_EXIT in _EXIT_FLAGS
 
 
 # --- control frames
@@ -226,7 +227,7 @@ class Refused:
     reason: int  # a `Refusal`, or a number of a later version
     flags: int  # of the refused frame, as the two that follow
     protocol: int
-    quote: bytes  # 8: the first of its packet; zeros behind a shorter one
+    quote: bytes  # 8: the first of its packet, 48 of a whole one; zeros behind a shorter one
     number: int = 0  # of the destination, if the flags have EXIT
     mtu: int = 0  # bytes of an IP packet of the refused one's family, if it was TOO_LARGE
 
@@ -241,12 +242,14 @@ class Refused:
             at += NUMBER
             if flags & Flag.NAMED and len(frame) >= at + 2:
                 at += 2 + frame[at + 1]
-        quote = bytes(frame[at : at + QUOTE]).ljust(QUOTE, b"\0")
+        size = _quote_size(frame[FRAME_PROTOCOL])
+        quote = bytes(frame[at : at + size]).ljust(size, b"\0")
         return cls(reason, flags, frame[FRAME_PROTOCOL], quote, number)
 
     def encode(self) -> bytes:
         """The frame. Raises ValueError where the quote has another size."""
-        body = _REFUSED.pack(self.reason, self.flags, self.protocol, _exactly(self.quote, QUOTE))
+        quote = _exactly(self.quote, _quote_size(self.protocol))
+        body = _REFUSED.pack(self.reason, self.flags, self.protocol, quote[:QUOTE]) + quote[QUOTE:]
         return (
             _head(Control.REFUSAL)
             + body
@@ -300,12 +303,17 @@ def _answer(body: bytes, _padding: int) -> Answer:
     return Answer(*_ANSWER.unpack(body))
 
 
+def _quote_size(protocol: int) -> int:
+    return QUOTE_WHOLE if protocol == Protocol.WHOLE else QUOTE
+
+
 def _refused(body: bytes, _padding: int) -> Refused:
     if body[3]:
         raise BadFrame("a reserved byte is set")
     reason, flags, protocol, quote = _REFUSED.unpack_from(body)
-    more = _REFUSED_EXIT.unpack_from(body, _REFUSED.size) if flags & Flag.EXIT else ()
-    return Refused(_or_number(Refusal, reason), flags, protocol, quote, *more)
+    end = _REFUSED.size + _quote_size(protocol) - QUOTE
+    more = _REFUSED_EXIT.unpack_from(body, end) if flags & Flag.EXIT else ()
+    return Refused(_or_number(Refusal, reason), flags, protocol, quote + body[_REFUSED.size : end], *more)
 
 
 def _farewell(body: bytes, _padding: int) -> Farewell:
@@ -343,8 +351,9 @@ def parse_control(frame: bytes | bytearray | memoryview) -> ControlFrame:
     if shape is None:
         raise BadFrame("a control frame of an unknown type")
     size, read = shape
-    if read is _refused and len(frame) >= FRAME_HEADER + size and frame[FRAME_HEADER + 1] & Flag.EXIT:
-        size += _REFUSED_EXIT.size
+    if read is _refused and len(frame) >= FRAME_HEADER + size:
+        flags, protocol = frame[FRAME_HEADER + 1], frame[FRAME_HEADER + 2]
+        size += _quote_size(protocol) - QUOTE + (_REFUSED_EXIT.size if flags & Flag.EXIT else 0)
     end = FRAME_HEADER + size
     if len(frame) < end:
         raise BadFrame("a control frame is cut off")

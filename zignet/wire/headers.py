@@ -30,7 +30,7 @@ from nat.packet import Packet, Problem
 from zignet.wire import icmp
 from zignet.wire.frame import FRAME_FLAGS, FRAME_HEADER, BadFrame, Flag, Protocol, is_known
 
-__all__ = ["rebuild", "strip"]
+__all__ = ["check_body", "rebuild", "strip", "traffic_class"]
 
 _IP4 = Struct("!BBHHHBBH4s4s")
 _IP6 = Struct("!IHBB16s16s")
@@ -62,10 +62,11 @@ def strip(packet: bytes | bytearray | memoryview, *, partial: bool = False) -> b
         body = _icmp_out(body, source, target, view.transport_sum_ok())
     else:
         raise BadFrame("neither TCP, UDP nor ICMP" if not partial else "neither TCP nor UDP, but partial")
-    return bytes((number, flags, _traffic_class(view), view.hop_limit)) + bytes(body)
+    return bytes((number, flags, traffic_class(view), view.hop_limit)) + bytes(body)
 
 
-def _traffic_class(view: Packet) -> int:
+def traffic_class(view: Packet) -> int:
+    """DSCP and ECN of a packet."""
     if view.version == 4:
         return int(view.buffer[view.start + IP4_TOS])
     return (int.from_bytes(view.buffer[view.start : view.start + 2], "big") >> 4) & 0xFF
@@ -77,7 +78,7 @@ def _checksum_out(number: Protocol, body: bytearray, flags: int, addresses: byte
     if flags & Flag.PARTIAL:
         body[at : at + 2] = bytes(2)
     change = delta(addresses, bytes(len(addresses)))
-    _check_body(number, flags, body)
+    check_body(number, flags, body)
     if flags & Flag.PARTIAL:
         return
     if number == Protocol.TCP:
@@ -119,7 +120,7 @@ def rebuild(
     body = bytearray(frame[FRAME_HEADER:])
     if len(body) > 0xFFFF - (0 if v6 else IP4_LENGTH):
         raise BadFrame("too long for an IP packet")
-    _check_body(number, flags, body)
+    check_body(number, flags, body)
     if number == Protocol.ICMP:
         body = _icmp_in(body, source, target)
     else:
@@ -131,8 +132,8 @@ def rebuild(
     )
 
 
-def _check_body(number: Protocol, flags: int, body: bytearray) -> None:
-    """Whether the lengths in a transport header can be true, and a checksum is there exactly where it must be."""
+def check_body(number: Protocol, flags: int, body: bytearray) -> None:
+    """Raise BadFrame where lengths in a transport header can't be true, or a checksum is not where it must be."""
     least = {Protocol.TCP: TCP_LENGTH, Protocol.UDP: UDP_LENGTH, Protocol.ICMP: ICMP_LENGTH}[number]
     if len(body) < least:
         raise BadFrame("shorter than its transport header")

@@ -24,7 +24,7 @@ from nat.header import (
 )
 from zignet.wire.frame import BadFrame
 
-__all__ = ["inward", "is_error", "outward", "stays_here"]
+__all__ = ["blank_checksums", "inward", "is_error", "outward", "quoted_addresses", "stays_here"]
 
 _ERRORS4 = frozenset(
     (Icmp4.UNREACHABLE, Icmp4.SOURCE_QUENCH, Icmp4.REDIRECT, Icmp4.TIME_EXCEEDED, Icmp4.PARAMETER)
@@ -53,11 +53,11 @@ def outward(message: bytes | bytearray, source: bytes, target: bytes) -> bytearr
     The message's own checksum must have been checked: the receiver makes a new one.
     """
     result = bytearray(message)
-    at, end = _quoted_addresses(result, len(source))
+    at, end = quoted_addresses(result, len(source))
     if result[at:end] != target + source:
         raise BadFrame("an ICMP error about a packet that its receiver did not send")
     result[at:end] = bytes(end - at)
-    _blank_checksums(result, len(source))
+    blank_checksums(result, len(source))
     return result
 
 
@@ -67,10 +67,10 @@ def inward(message: bytes | bytearray, source: bytes, target: bytes) -> bytearra
     Raises BadFrame as well where what must be zero is not.
     """
     result = bytearray(message)
-    at, end = _quoted_addresses(result, len(source))
+    at, end = quoted_addresses(result, len(source))
     blank = result[:]
     blank[at:end] = bytes(end - at)
-    _blank_checksums(blank, len(source))
+    blank_checksums(blank, len(source))
     if blank != result:
         raise BadFrame("an ICMP error whose quote tells addresses or checksums")
     result[at:end] = target + source
@@ -84,8 +84,8 @@ def inward(message: bytes | bytearray, source: bytes, target: bytes) -> bytearra
     return result
 
 
-def _quoted_addresses(message: bytearray, size: int) -> tuple[int, int]:
-    """Where both addresses of the quoted packet stand, each of `size` bytes."""
+def quoted_addresses(message: bytearray, size: int) -> tuple[int, int]:
+    """Where both addresses of the quoted packet stand, each of `size` bytes. Raises BadFrame."""
     quote = len(message) - ICMP_LENGTH
     if not is_error(size == 16, message[ICMP_TYPE] if message else 0xFF):
         raise BadFrame("not an ICMP error")
@@ -97,7 +97,8 @@ def _quoted_addresses(message: bytearray, size: int) -> tuple[int, int]:
     return ICMP_LENGTH + at, ICMP_LENGTH + at + 2 * size
 
 
-def _blank_checksums(message: bytearray, size: int) -> None:
+def blank_checksums(message: bytearray, size: int) -> None:
+    """Both checksums of an ICMP error become zero: its own, and in IPv4 that of the quoted header."""
     _put16(message, ICMP_CHECKSUM, 0)
     if size == 4:
         _put16(message, ICMP_LENGTH + IP4_CHECKSUM, 0)

@@ -473,7 +473,8 @@ def test_what_is_refused(name):
         assert lab.read(*sealed(keys, [frame])) == []
         (answer,) = frames_sent(keys, lab.sent())
         refusal = parse_control(answer)
-        assert refusal == Refused(reason, frame[1], frame[0], frame[4:12].ljust(8, b"\0"))
+        size = 48 if frame[0] == 4 else 8
+        assert refusal == Refused(reason, frame[1], frame[0], frame[4 : 4 + size].ljust(size, b"\0"))
         assert lab.dropped == {f"from peers: refused, {reason.name.lower().replace('_', ' ')}": 1}
         assert link.tunnel.sent_data == [False]
 
@@ -517,7 +518,8 @@ def test_what_was_refused_may_be_anything():
     with host(plain=False) as lab:
         link, _ = met(lab)
         for _ in range(300):
-            refusal = Refused(*(chance.randrange(256) for _ in range(3)), chance.randbytes(8))
+            reason, flags, protocol = (chance.randrange(256) for _ in range(3))
+            refusal = Refused(reason, flags, protocol, chance.randbytes(48 if protocol == 4 else 8))
             lab.rare.refused(link, refusal)
             for got in lab.written():
                 v6 = bool(refusal.flags & Flag.V6)

@@ -29,6 +29,8 @@ from zignet.wire import (
     strip,
     to_exit,
     unbundle,
+    unwrap,
+    wrap,
 )
 from zignet.wire.capture import BadCapture, Capture
 from zignet.wire.describe import Describer
@@ -40,6 +42,7 @@ _FRAMES = json.loads((FOLDER / "frames.json").read_text(encoding="utf-8"))
 PACKETS = [bytes.fromhex(vector["packet"]) for vector in _FRAMES["packets"]]
 FRAMES = [bytes.fromhex(vector["frame"]) for vector in (*_FRAMES["packets"], *_FRAMES["control"])]
 EXITS = [bytes.fromhex(vector["frame"]) for vector in _FRAMES["exits"]]
+WHOLES = [bytes.fromhex(vector["frame"]) for vector in _FRAMES["wholes"]]
 PIECES = [bytes.fromhex(piece) for vector in _FRAMES["fragments"] for piece in vector["pieces"]]
 KEY = bytes(range(32))
 LINE = format_line(1, 1, 2, KEY, KEY, "a" * 56)
@@ -144,6 +147,31 @@ def fuzz_exit(rng: random.Random) -> None:
     assert to_exit(one.frame, one.number, one.meaning, back=one.back) == frame
 
 
+# Invariant: any bytes are a whole packet or raise BadFrame; the packet parses, has the address that was given to it
+# and no other of ours, and its frame is the one that it came from (but that a partial one has its checksum now).
+def fuzz_whole(rng: random.Random) -> None:
+    frame = mutate(rng, rng.choice(WHOLES), WHOLES)
+    near, peer = ADDRESSES[16 if len(frame) > 4 and frame[4] >> 4 == 6 else 4]
+    try:
+        packet = unwrap(frame, near, peer)
+    except BadFrame:
+        return
+    back = frame[1] & 8 != 0
+    view = Packet(bytearray(packet))
+    assert view.parse(0, len(packet)) == 0
+    assert (view.target() if back else view.source(), view.length) == (near, len(packet))
+    assert view.l4 == (20 if len(near) == 4 else 40)
+    if frame[1] & 2:
+        assert view.transport_sum_ok()
+        return
+    again = bytearray(wrap(packet, back=back, own=peer))
+    at = {(4, 6): 40, (4, 17): 30, (6, 6): 60, (6, 17): 50, (6, 58): 46}.get((view.version, view.protocol))
+    zeros = {b"\0\0", b"\xff\xff"}
+    if at is not None and view.protocol != 17 and {bytes(again[at : at + 2]), frame[at : at + 2]} == zeros:
+        again[at : at + 2] = frame[at : at + 2]  # the two zeros of one's complement
+    assert again == frame
+
+
 # Invariant: nothing but the segment's options and checksum changes, and nothing outside of it.
 def fuzz_mss(rng: random.Random) -> None:
     segment = mutate(rng, FRAMES[0][4:], FRAMES)
@@ -161,7 +189,7 @@ def fuzz_mss(rng: random.Random) -> None:
 def fuzz_describe(rng: random.Random) -> None:
     describer = Describer(KeyLog.read(io.StringIO(LINE)))
     under = {"time": 1.0, "from": "a", "to": "b", "ecn": 0}
-    frame = mutate(rng, rng.choice(FRAMES + PIECES + EXITS), FRAMES).ljust(4, b"\0")
+    frame = mutate(rng, rng.choice(FRAMES + PIECES + EXITS + WHOLES), FRAMES).ljust(4, b"\0")
     for datagram in (seal(Suite.CHACHA, KEY, 2, 0, frame), mutate(rng, DATAGRAM, [DATAGRAM])):
         for piece in apart(memoryview(datagram * rng.choice((1, 1, 3)))):
             facts = describer.message(piece, 0.0, rng.choice((0, 0, 0, 5)))
@@ -212,6 +240,7 @@ TARGETS: list[Callable[[random.Random], None]] = [
     fuzz_fragments,
     fuzz_unbundle,
     fuzz_exit,
+    fuzz_whole,
     fuzz_mss,
     fuzz_describe,
     fuzz_capture,

@@ -14,7 +14,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from scapy.layers.inet import ICMP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6EchoRequest
+from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest
 from scapy.packet import Packet, Raw
 
 from tests.zignet.wire.packets import Case, error, quoted_under
@@ -155,6 +155,11 @@ def control() -> list[dict[str, Any]]:
         },
         {
             "type": "Refused",
+            "fields": {"reason": 3, "flags": 0, "protocol": 4, "quote": t8 * 6},
+            "frame": b"\0\5\0\0" + bytes((3, 0, 4, 0)) + t8 * 6,
+        },
+        {
+            "type": "Refused",
             "fields": {"reason": 4, "flags": 5, "protocol": 17, "quote": t8, "number": 0x010203},
             "frame": b"\0\5\0\0" + bytes((4, 5, 17, 0)) + t8 + b"\0\1\2\3" + bytes(2),
         },
@@ -180,6 +185,7 @@ NOT_CONTROL = {
     "the reserved byte of a refusal": "00050000 01020601 0102030405060708",
     "a refusal of an exit flow without its number": "00050000 01040600 0102030405060708",
     "a refusal of an exit flow without its MTU": "00050000 01040600 0102030405060708 00000007",
+    "a refusal of a whole packet with 8 bytes of it": "00050000 03000400 0102030405060708",
 }
 
 
@@ -234,6 +240,56 @@ NO_EXIT = {
 }
 
 
+def whole(name: str, v6: bool, back: bool, upper: Packet, kind: str, hops: int = 64) -> dict[str, Any]:
+    """`near` is the application's host: the first as the sender of the frame knows it, `known_as` as the receiver."""
+    far = packed("2001:db8::5" if v6 else "203.0.113.5")
+    near, known_as = packed(HERE6[0] if v6 else HERE4[0]), packed(THERE6[0] if v6 else THERE4[0])
+    case = Case(v6, kind, upper, 0x0A, hops)
+
+    def under(address: bytes) -> bytes:
+        return case.sent(*((far, address) if back else (address, far)), id=0x1234)
+
+    frame = bytearray(bytes((4, 8 if back else 0, case.traffic, hops)) + under(bytes(len(near))))
+    if v6:
+        frame[4:6] = bytes((0x60, frame[5] & 0x0F))
+    else:
+        frame[5] = 0
+    for at in (4, 5, 7) if v6 else (2, 3, 8, 10, 11):
+        frame[4 + at] = 0
+    one = {"name": name, "back": back, "packet": under(near), "frame": bytes(frame)}
+    return {**one, "known_as": known_as, "rebuilt": under(known_as)}
+
+
+def wholes() -> list[dict[str, Any]]:
+    syn = TCP(sport=40001, dport=443, seq=0x01020304, flags="S", window=64240, options=[("MSS", 1380)])
+    answer = UDP(sport=53, dport=40001) / Raw(b"odd")
+    return [
+        whole("a SYN", False, False, syn, "tcp"),
+        whole("a SYN over IPv6", True, False, syn, "tcp"),
+        whole("a ping, hop limit 1", False, False, ICMP(type=8, id=3, seq=4) / Raw(b"ping"), "icmp", 1),
+        whole("a datagram that comes back", False, True, answer, "udp"),
+        whole("a datagram that comes back over IPv6", True, True, answer, "udp"),
+        whole(
+            "an answer to a ping over IPv6", True, True, ICMPv6EchoReply(id=3, seq=4, data=b"ping"), "icmp"
+        ),
+    ]
+
+
+NO_WHOLE = {
+    "V6": "04010040 450000000000400000110000 00000000 cb007105 0001000200080000",
+    "EXIT": "04040040 450000000000400000110000 00000000 cb007105 0001000200080000",
+    "no IP header": "04000040 45000000000040",
+    "an address of the sender's own choosing": "04000040 450000000000400000110000 64400007 cb007105 0001000200080000",
+    "a length": "04000040 4500001c0000400000110000 00000000 cb007105 0001000200080000",
+    "a hop limit": "04000040 450000000000400040110000 00000000 cb007105 0001000200080000",
+    "options": "04000040 460000000000400000110000 00000000 cb007105 01010100 0001000200080000",
+    "a fragment": "04000040 450000000000200000110000 00000000 cb007105 0001000200080000",
+    "a datagram that is longer": "04000040 450000000000400000110000 00000000 cb007105 0001000200090000",
+    "from nowhere": "04080040 450000000000400000110000 00000000 00000000 0001000200080000",
+    "a redirect": "04000040 450000000000400000010000 00000000 cb007105 05000000 00000000",
+}
+
+
 def bundles() -> list[dict[str, Any]]:
     syn, udp, ping = (packets()[number]["frame"] for number in (0, 3, 9))
     sized = [struct.pack("!H", len(frame)) + frame for frame in (syn, udp, ping)]
@@ -274,7 +330,8 @@ def texts() -> dict[str, str]:
         "frames.json": {
             "about": "Frames of protocol.md §6 and §7. A `packet` is what the sender's host gives (`partial`: its "
             "checksum is not there yet), `rebuilt` what the receiver writes for the addresses beside it; `inside` what "
-            "is taken of a bundle, or of a frame of an exit flow. " + made,
+            "is taken of a bundle, or of a frame of an exit flow. A whole packet is rebuilt for the address that it is "
+            "`known_as`. " + made,
             "packets": packets(),
             "control": control(),
             "not_control": NOT_CONTROL,
@@ -282,6 +339,8 @@ def texts() -> dict[str, str]:
             "bundles": bundles(),
             "exits": exits(),
             "not_exits": NO_EXIT,
+            "wholes": wholes(),
+            "not_wholes": NO_WHOLE,
         },
         "data.json": {"about": "Data messages of protocol.md §4. " + made, "data": data()},
     }

@@ -26,6 +26,7 @@ from zignet.wire import (
 )
 
 T8, T16 = bytes(range(8)), bytes(range(16))
+other = st.integers(0, 255).filter(lambda number: number != 4)  # protocols; a whole packet's quote is longer
 u8, u16, u32 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32))
 
 
@@ -39,8 +40,10 @@ frames = st.one_of(
     st.builds(Pong, exactly(8)),
     st.builds(Challenge, exactly(16), u32, st.integers(0, 1400)),
     st.builds(Answer, exactly(16), u32, u16, u16, exactly(16)),
-    st.builds(Refused, u8, u8.map(lambda flags: flags & ~4), u8, exactly(8)),
-    st.builds(Refused, u8, u8.map(lambda flags: flags | 4), u8, exactly(8), u32, u16),
+    st.builds(Refused, u8, u8.map(lambda flags: flags & ~4), other, exactly(8)),
+    st.builds(Refused, u8, u8.map(lambda flags: flags | 4), other, exactly(8), u32, u16),
+    st.builds(Refused, u8, u8.map(lambda flags: flags & ~4), st.just(4), exactly(48)),
+    st.builds(Refused, u8, u8.map(lambda flags: flags | 4), st.just(4), exactly(48), u32, u16),
     st.builds(Farewell, u8),
 )
 
@@ -153,7 +156,8 @@ def test_a_refusal_of_an_exit_flow_says_which():
 
 
 def test_every_protocol_and_flag():
-    """Protocol §6: V6 belongs to TCP, UDP and ICMP, PARTIAL and EXIT to TCP and UDP, BACK or NAMED to EXIT."""
+    """Protocol §6: V6 belongs to TCP, UDP and ICMP, PARTIAL and EXIT to TCP and UDP, BACK or NAMED to EXIT; and PARTIAL
+    and BACK to whole packets."""
     known = {
         (number, flags)
         for number in range(256)
@@ -164,7 +168,7 @@ def test_every_protocol_and_flag():
         *((number, flags | more) for number in (6, 17) for flags in range(4) for more in (0, 4, 12, 20)),
         (1, 0),
         (1, 1),
-        (4, 0),
+        *((4, flags) for flags in (0, 2, 8, 10)),
         (44, 0),
         (255, 0),
     }

@@ -78,6 +78,21 @@ def test_what_is_no_exit_flow(name):
         wire.parse_exit(bytes.fromhex(FRAMES["not_exits"][name]))
 
 
+@pytest.mark.parametrize("vector", FRAMES["wholes"], ids=lambda vector: vector["name"])
+def test_whole_packets(vector):
+    names = ("packet", "frame", "known_as", "rebuilt")
+    packet, frame, known_as, rebuilt = (bytes.fromhex(vector[name]) for name in names)
+    assert wire.wrap(packet, back=vector["back"]) == frame
+    assert wire.is_known(frame)
+    assert wire.unwrap(frame, known_as) == rebuilt
+
+
+@pytest.mark.parametrize("name", FRAMES["not_wholes"])
+def test_what_is_no_whole_packet(name):
+    with pytest.raises(wire.BadFrame):
+        wire.unwrap(bytes.fromhex(FRAMES["not_wholes"][name]), bytes((100, 64, 0, 9)))
+
+
 @pytest.mark.parametrize("vector", DATA, ids=lambda vector: f"suite{vector['suite']}-{vector['counter']}")
 def test_data(vector):
     key, frame, datagram = (bytes.fromhex(vector[name]) for name in ("key", "frame", "datagram"))
