@@ -21,7 +21,9 @@ from nat.header import (
     IP4_IDENTIFICATION,
     IP4_LENGTH,
     IP4_TOTAL_LENGTH,
+    IP6_FRAGMENT_LENGTH,
     IP6_LENGTH,
+    IP6_NEXT_HEADER,
     IP6_PAYLOAD_LENGTH,
     TCP_ACK,
     TCP_FIN,
@@ -50,6 +52,7 @@ __all__ = [
     "code_of",
     "echo",
     "echo_reply",
+    "fragments6",
     "icmp_error",
     "ip_packet",
     "tcp_probe",
@@ -62,6 +65,7 @@ __all__ = [
 
 _IP4 = Struct("!BBHHHBBH4s4s")
 _IP6 = Struct("!IHBB16s16s")
+_FRAGMENT = Struct("!BxHI")
 _TCP = Struct("!HHIIBBHHH")
 _UDP = Struct("!HHHH")
 _ICMP = Struct("!BBHI")
@@ -112,6 +116,21 @@ def ip_packet(
     if len(payload) > 0xFFFF:
         raise ValueError("too long for an IPv6 packet")
     return _IP6.pack(0x60000000, len(payload), protocol, hop_limit, source, target) + payload
+
+
+def fragments6(packet: bytes, mtu: int, identification: int) -> list[bytes]:
+    """An IPv6 packet without extension headers, cut into fragments of at most `mtu` bytes (RFC 8200 §4.5)."""
+    step = (mtu - IP6_LENGTH - IP6_FRAGMENT_LENGTH) & ~7
+    head, body = packet[:IP6_LENGTH], packet[IP6_LENGTH:]
+    found = []
+    for at in range(0, len(body), step):
+        piece = body[at : at + step]
+        more = at + step < len(body)
+        fields = bytearray(head)
+        _put16(fields, IP6_PAYLOAD_LENGTH, IP6_FRAGMENT_LENGTH + len(piece))
+        fields[IP6_NEXT_HEADER] = Protocol.FRAGMENT.value
+        found.append(bytes(fields) + _FRAGMENT.pack(head[IP6_NEXT_HEADER], at | more, identification) + piece)
+    return found
 
 
 def _check_addresses(source: bytes, target: bytes) -> None:

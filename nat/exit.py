@@ -210,6 +210,7 @@ class Route(NamedTuple):
     by_name: bool = False  # send the sniffed name to the exit instead of the address
     name: str = ""  # what the target's address stands for, if it is a fake IP: all that the exit gets
     again: bool = False  # of a flow that was relayed here and goes on: it is in the books already
+    whole: bool = False  # the exit gets the packets as they are: no flow of the engine's
 
     def target(self, address: bytes, port: int, sniffed: str) -> Target:
         """Where the exit is to go, for a flow to `address` that named itself `sniffed`, or "" """

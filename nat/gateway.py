@@ -120,6 +120,9 @@ class Gateway:
     udp: Any = cython.declare(object, visibility="public")
     slow: Any = cython.declare(object, visibility="public")
     peers: Any = cython.declare(object, visibility="public")
+    whole: Any = cython.declare(
+        object, visibility="public"
+    )  # takes packets of some networks as they are; see `handle`
     near4: cython.uint  # the peers' IPv4 block, but for the aliases in it
     mask4: cython.uint
     alias4: cython.uint
@@ -154,6 +157,7 @@ class Gateway:
         self.dropped = Counter()
         self.packet = Packet(self.raw)
         self.peers = None
+        self.whole = None
         self.near4 = self.mask4 = self.alias4 = self.alias_mask4 = 0
         self.near6 = self.mask6 = 0
         self.fake4 = self.fake_mask4 = 0
@@ -252,7 +256,7 @@ class Gateway:
             return
         if self.peers is not None and (self.is_near(at, length) or self.is_fake(at, length)):
             self.peers.outward(at, length)
-        else:
+        elif self.whole is None or not self.whole(at, length):
             self.slow(at, length)
 
     def lead_to_peers(

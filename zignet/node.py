@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Container, Generator, Iterator
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Network, IPv6Address, IPv6Network
@@ -53,10 +53,13 @@ from zignet.report import Report
 from zignet.routing import RuleError, Rules, build_rules
 
 if TYPE_CHECKING:
+    from zignet.config import OfferConfig
     from zignet.dns.names import Names
-    from zignet.identity import SecretKey
+    from zignet.exits.guests import GuestExit
+    from zignet.identity import PublicKey, SecretKey
     from zignet.offering import Offering
     from zignet.peers import Hub
+    from zignet.peers.packets import Terms
     from zignet.transport import Udp
 
 __all__ = ["Node", "main"]
@@ -71,8 +74,11 @@ NEED_RESTART = (
 )
 # Of a super-packet for a peer: with a path MTU of 1420 it makes 45 segments, and so much goes out with one call. With
 # 65,536 bytes there were two more, in a call of their own: 15 to 20 % more CPU time per byte.
-GSO_SIZE = 62_000
+GSO_SIZE = (
+    62_000  # not where packets are forwarded: a larger one that comes from elsewhere would be cut to segments
+)
 NAMES_JOURNAL = "names.journal"  # of zignet.system.names, which is not loaded to look for it
+FORWARDING_JOURNAL = "forwarding.journal"  # of zignet.system.forwarding, likewise
 LOOK_AGAIN_S = 0.05  # for a reload that takes a while
 
 
@@ -100,6 +106,8 @@ class Node:
         self.names: Names | None = None  # None: no `dns` section
         self.control: ControlProcess | None = None  # None: nothing in the configuration needs it
         self.token = ""
+        self.underlay = Underlay(config.mark)
+        self.forwards = False  # the kernel sends peers' packets on
         self.plan = plan_of(config, self.address6)
         self.offering: Offering | None = None  # None: no peers
 
@@ -121,6 +129,7 @@ class Node:
         try:
             if not given:
                 self._configure()
+            self.forwards = forward(self)
             self.engine = self._engine()
             if self.secret is not None and underlay is not None:
                 self.hub = build_hub(self, self.secret, underlay)
@@ -130,6 +139,7 @@ class Node:
                 self._note(apply(self.plan))
             self._serve(place)
         finally:
+            stop_forwarding(self.config.state_dir)
             if not given:
                 remove(self.plan)
             self.tun.close()
@@ -300,6 +310,8 @@ class Node:
         if fixed:
             log.warning("reloaded, but for %s: these need a restart", ", ".join(fixed))
         self._warn_of_names(config)
+        if config.exit.packets and not self.forwards:
+            log.warning("reloaded, but for exit.packets: this needs a restart")
         self.config = replace(
             self.config,
             routes=config.routes,
@@ -311,8 +323,9 @@ class Node:
             publish=config.publish,
             admin=config.admin,
         )
-        if self.offering is not None:
+        if self.offering is not None and self.hub is not None:
             self.offering.configure(config)
+            lead_packets(self, self.hub)
         elif config.listening:
             log.warning("peers are configured now: this needs a restart")
         if self.control is not None:
@@ -412,6 +425,7 @@ def open_underlay(config: Config) -> Udp | None:
 
 def build_hub(node: Node, secret: SecretKey, underlay: Udp) -> Hub:
     """What talks to peers, wired to the engine's gateway."""
+    from zignet.exits.guests import may_dial
     from zignet.noise import Stamps
     from zignet.offering import Offering
     from zignet.peers import Hub, Local, StampFile, Store, device
@@ -435,8 +449,14 @@ def build_hub(node: Node, secret: SecretKey, underlay: Udp) -> Hub:
         ),
         partial(Store, state, tun.range, tun.aliases, note=log.warning),
     )
+    hub.packets.is_outside = partial(
+        may_dial, private=True, own=own_ranges(config), mine=node.underlay.is_own
+    )
+    hub.packets.is_own = node.underlay.is_own
+    hub.divide_packets(tun.mtu)
     node.offering = Offering(node.loop, hub, state, partial(peers_changed, node, hub))
     node.offering.configure(config)
+    lead_packets(node, hub)
     node.engine.gateway.lead_to_peers(hub.sender, tun.range, tun.aliases, lower_half(tun.range6))
     return hub
 
@@ -547,6 +567,7 @@ def lead_flows(node: Node, names: Names) -> None:
 def peers_changed(node: Node, hub: Hub, config: Config) -> None:
     """The hub has other peers, or a list of members others in it."""
     offer_exit(node, hub, config)
+    lead_packets(node, hub)
     if node.names is not None:
         node.names.peers_changed()
 
@@ -560,20 +581,18 @@ def offer_exit(node: Node, hub: Hub, config: Config) -> None:
     allow = config.exit.allow
     if not allow:
         hub.offer_exit(None, lambda key: False)
+        hub.offer_packets(None)
         return
     assert node.offering is not None
     keys = members_of(None if allow == ALL else allow, config.peers, node.offering.files.content)
-    offer, tun = config.exit, node.config.tun
-    own: tuple[IPv4Network | IPv6Network, ...] = (tun.range, tun.range6)
-    if node.config.dns is not None:
-        own = *own, node.config.dns.fake_range, node.config.dns.fake_range6
+    offer = config.exit
     exit_ = GuestExit(
         private=offer.private,
         ports=frozenset(offer.ports),
         carries_tcp=offer.tcp,
         carries_udp=offer.udp,
-        own=own,
-        mine=Underlay(node.config.mark).is_own,
+        own=own_ranges(node.config),
+        mine=node.underlay.is_own,
     )
     limits = node.config.limits
     hub.guests.shares = {  # so that no guest alone can push out the flows of others
@@ -581,8 +600,69 @@ def offer_exit(node: Node, hub: Hub, config: Config) -> None:
         socket.IPPROTO_UDP: max(16, limits.udp // 4),
     }
     hub.offer_exit(exit_, lambda key: keys is None or key in keys)
+    hub.offer_packets(packets_of(offer, exit_, keys) if offer.packets and node.forwards else None)
     if node.engine.dialler.resolver is None and node.config.dns is None:
         resolve_for_peers(node)
+
+
+def forward(node: Node) -> bool:
+    """Have the kernel send peers' packets on, where the configuration says so. Raises `Fault`."""
+    config, plan = node.config, node.plan
+    stop_forwarding(config.state_dir)  # what a node that was killed has left
+    if not (config.exit.packets and config.exit.allow):
+        return False
+    if config.tun.descriptor is not None:
+        log.warning("exit.packets: whoever made the interface has to forward; packets of peers are not taken")
+        return False
+    from zignet.system.forwarding import ForwardingError, Wanted, begin
+
+    try:
+        begin(
+            config.state_dir,
+            Wanted(plan.name, plan.addresses, plan.peers, plan.fwmark if plan.capture else 0),
+        )
+    except ForwardingError as error:
+        raise Fault(str(error)) from error
+    return True
+
+
+def stop_forwarding(state_dir: Path) -> None:
+    """Take it back, if there is anything."""
+    if not (state_dir / FORWARDING_JOURNAL).exists():
+        return
+    from zignet.system.forwarding import ForwardingError, restore
+
+    try:
+        lost = restore(state_dir)
+    except ForwardingError as error:
+        lost = [str(error)]
+    for line in lost:
+        log.warning("forwarding: %s", line)
+
+
+def packets_of(offer: OfferConfig, exit_: GuestExit, keys: Container[PublicKey] | None) -> Terms:
+    """The same for whole packets."""
+    from zignet.peers.packets import Terms
+
+    return Terms(
+        may=lambda link: keys is None or link.peer.key in keys,
+        may_send=exit_.may,
+        ports=frozenset(offer.ports),
+        tcp=offer.tcp,
+        udp=offer.udp,
+    )
+
+
+def own_ranges(config: Config) -> tuple[IPv4Network | IPv6Network, ...]:
+    """What no exit sends anything to: the addresses of ZigNet here."""
+    own = config.tun.range, config.tun.range6
+    return own if config.dns is None else (*own, config.dns.fake_range, config.dns.fake_range6)
+
+
+def lead_packets(node: Node, hub: Hub) -> None:
+    """Packets that a rule sends as they are go to the peer that it names; also at a reload."""
+    exits = node.exits
+    hub.lead_packets(node.rules, lambda name: exits[name].key.x)  # type: ignore[union-attr]
 
 
 def resolve_for_peers(node: Node) -> None:
@@ -615,7 +695,7 @@ def plan_of(config: Config, own6: IPv6Address | None = None) -> Plan:
         ranges=(("tun.range", str(tun.range)), ("tun.range6", str(tun.range6)), *pools),
         peers=(str(tun.range), str(lower_half(tun.range6))) if config.listening else (),
         peer_mtu=tun.route_mtu,
-        gso_size=GSO_SIZE if config.listening else 0,
+        gso_size=GSO_SIZE if config.listening and not config.exit.packets else 0,
         route_localnet=tun.listener == "loopback",
         capture=config.proxy.mode == "global",
         fwmark=config.mark,

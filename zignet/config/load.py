@@ -133,7 +133,7 @@ def _wrong_name(name: str) -> str:
     for part in _NOT_IN_NAMES:
         if part in name:
             return f"an exit's name can't hold \"{part}\": it means something in a rule"
-    if name.lower() in ("by-name", "no-resolve") or name.lower().endswith(" by-name"):
+    if name.lower() in ("by-name", "no-resolve", "packet") or name.lower().endswith((" by-name", " packet")):
         return "that is an option of rules"
     return ""
 
@@ -219,8 +219,8 @@ def _rules_of_file(node: Node, key: str, reading: Reading) -> Iterator[tuple[str
 
 
 def _check_together(config: Config, root: Node, reading: Reading) -> None:
-    exits = {*config.exits, *(peer.name for peer in config.peers)} if config.routes else set(config.exits)
-    for error in islice(check_lines(config.routes, exits), _MOST_RULE_ERRORS):
+    peers = {peer.name for peer in config.peers} if config.routes else set()
+    for error in islice(check_lines(config.routes, config.exits, peers), _MOST_RULE_ERRORS):
         file, _, number = error.where.rpartition(":")
         key = "routes" if file == reading.file else ""
         reading.problems.append(Problem(file, int(number), key, error.message))

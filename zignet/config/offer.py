@@ -28,13 +28,14 @@ def _allowed(node: Node, key: str, reading: Reading) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class OfferConfig:
-    """Who may have this host dial, and what. Nobody, unless the file says so."""
+    """Who may have this host dial, and send packets on, and what. Nobody, unless the file says so."""
 
     allow: tuple[str, ...] = setting((), _allowed)  # see `config.members`; or `ALL`
     ports: tuple[int, ...] = setting((), many(values.whole(1, 65535)))  # (): all
     private: bool = setting(False, one(values.flag))  # private networks too, e.g. a LAN behind this host
     tcp: bool = setting(True, one(values.flag))
     udp: bool = setting(True, one(values.flag))
+    packets: bool = setting(False, one(values.flag))  # whole packets are sent on too, by this host's kernel
 
 
 def check_offer(offer: OfferConfig, peers: Iterable[PeerConfig], line: int, reading: Reading) -> None:

@@ -44,6 +44,8 @@ def explain(
         target = bytes(len(target))
     source = _source(question, target)
     name = (question["name"] or "").rstrip(".").lower()
+    if _is_whole(rules, question, protocol, source, target, name):
+        return _whole(rules.explain(protocol, source, 0, target, port, ""))
     found = rules.explain(protocol, source, 0, target, port, name)
     nameless = not found.at_syn and not fake and _is_nameless(question, server_first)
     if name and nameless:
@@ -123,6 +125,41 @@ def hijacked() -> Explanation:
         exit_type="dns",
         exit_address="",
         decided="syn",
+        refused=False,
+        steps=steps,
+    )
+
+
+def _is_whole(
+    rules: Rules, question: Question, protocol: int, source: bytes, target: bytes, name: str
+) -> bool:
+    """Whether a rule sends its packets as they are. A name that a rule is about has a fake address."""
+    if question["address"] is None or (name and rules.by_name(name) is not None):
+        return False
+    return rules.whole(protocol, source, 0, target, question["port"]) is not None
+
+
+def _whole(found: Found) -> Explanation:
+    """The way of packets that are no flow here."""
+    route, winner = found.route, found.winner
+    assert route is not None  # there is no name
+    assert winner is not None
+    where = _where(route.exit)
+    steps = [
+        Step(stage="packet", text="each packet is judged by its address; rules about names are not asked"),
+        _rule(winner, found.matches[1:]),
+        Step(
+            stage="exit",
+            text=f"{route.exit.name} is a peer, {where}…: it gets the packets as they are, and sends them on",
+        ),
+    ]
+    return Explanation(
+        rule=winner.rule,
+        where=winner.where,
+        exit=route.exit.name,
+        exit_type=_kind(route.exit),
+        exit_address=where,
+        decided="packet",
         refused=False,
         steps=steps,
     )

@@ -346,7 +346,7 @@ class Named(TypedDict):
 class Step(TypedDict):
     """One step of the way of a flow."""
 
-    stage: str  # name | tun | syn | sniff | rule | exit | peer | path
+    stage: str  # name | tun | packet | syn | sniff | rule | exit | peer | path
     text: str
 
 
@@ -358,7 +358,7 @@ class Explanation(TypedDict):
     exit: str
     exit_type: str
     exit_address: str
-    decided: Literal["syn", "sniff"]  # before or after the name is known
+    decided: Literal["syn", "sniff", "packet"]  # before or after the name is known, or without one
     refused: bool  # the exit does not carry it
     steps: list[Step]
     dns: NotRequired[Named | None]  # None: no name was asked about, or no name server is configured

@@ -22,7 +22,7 @@ __all__ = ["BUILT_IN", "AnyExit", "ExitSetupError", "build_exits", "peers_in_rul
 AnyExit = Direct | Block | Socks5 | Http | PeerExit
 
 BUILT_IN: Mapping[str, AnyExit] = {"direct": Direct(), "block": Block()}
-_WORDS = re.compile(r"\s*(?:,|->|→)\s*|^\s+|\s+$")
+_WORDS = re.compile(r"\s*(?:,|->|→)\s*|^\s+|(?:\s+(?:by-name|packet))?\s*$", re.IGNORECASE)
 PASSWORD_LIMIT = 1024  # bytes of a password file
 
 

@@ -50,6 +50,7 @@ from zignet.peers.gate import Gate
 from zignet.peers.guest import Guests
 from zignet.peers.hardware import has_aes, proposes_aes
 from zignet.peers.key_log import KeyLogFile
+from zignet.peers.packets import Packets, Terms
 from zignet.peers.path import SEALED, Paths, Probe, Switched
 from zignet.peers.peer import Link, Peer
 from zignet.peers.rare import Rare
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from zignet.config import InboundConfig, PeerConfig
     from zignet.peers.admission import Admission, Decision
     from zignet.peers.services import ServiceRules
+    from zignet.routing import Rules
     from zignet.transport import Udp
 
 __all__ = ["Hub", "Local"]
@@ -181,11 +183,16 @@ class Hub:
         self.rare = Rare(engine, self.sender, self.dropped, local.address4, local.address6)
         self.slow, self.clamp, self.slow_exit = self.rare.slow, self.rare.clamp, self.rare.slow_exit
         self.slow_frame, self.closed = self.rare.slow_frame, self.rare.closed
+        self.slow_whole, self.refused_whole = self.rare.slow_whole, self.rare.refused_whole
         self._desk = Desk()
         self._offers: Callable[[PublicKey], tuple[Offer, ...]] = lambda key: ()
         self.receiver.gateway = self.gateway
         self.guests = self.rare.guests = Guests(engine, self.sender, self.rare, self.dropped)
         self.destinations: Destinations | None = None
+        own = local.address4, local.address6
+        packets = Packets(self.sender, self.gateway, own, self.table.by_key.get)
+        self.packets = self.rare.packets = self.receiver.packets = packets
+        self.way, self.is_answer = packets.way, packets.is_answer
         transport.too_large = self._too_large
         transport.guard(static.public, mark)
 
@@ -300,6 +307,7 @@ class Hub:
 
     def roam(self) -> None:
         """This host's addresses have changed: whoever we talk to shall see it at once, and not when we have data."""
+        self.packets.forget()
         for link in self.links():
             self._control(link, Keepalive().encode())
 
@@ -686,6 +694,18 @@ class Hub:
         if offers or link.told:
             link.told = offers
             self._control(link, offers_frame(offers))
+
+    def lead_packets(self, rules: Rules, key_of: Callable[[str], bytes]) -> None:
+        """Packets for the networks of these rules leave whole, by the peers that they name; also at a reload."""
+        self.packets.lead(rules, key_of)
+
+    def offer_packets(self, terms: Terms | None) -> None:
+        """From now on this host sends packets on for peers as this says; None: not at all. Also at a reload."""
+        self.packets.offer(terms, self.links())
+
+    def divide_packets(self, mtu: int) -> None:
+        """Whole IPv6 packets with more bytes than this go on in fragments."""
+        self.packets.mtu = self.receiver.most6 = mtu
 
     # --- from the receiver
 

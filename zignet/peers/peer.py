@@ -57,6 +57,7 @@ class Link:
     __slots__ = (
         "address",
         "asked_at",
+        "forwarded",
         "fragments",
         "guest",
         "hub",
@@ -100,6 +101,7 @@ class Link:
         self.offers: tuple[Offer, ...] = ()  # what it offers to us
         self.told: tuple[Offer, ...] = ()  # what it was told that we offer to it
         self.services: Services | None = None  # what it may reach on this host; None: everything
+        self.forwarded: bool | None = None  # whether its whole packets are; None: to be found out
         self.number = 0  # of the last frame that was sent in fragments
         self.pings: dict[bytes, float] | None = None  # token -> when it was sent
         self.rtt_s: float | None = None  # of the last ping, or of the handshake

@@ -6,13 +6,14 @@ Outward: `slow` ─► reassemble | strip ─► a frame, or pieces of one.  Inw
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from nat import craft
 from nat.checksum import finish, sum16
-from nat.header import TCP_ACK, TCP_FLAGS, TCP_LENGTH, TCP_SYN
+from nat.header import IP4_LENGTH, IP6_LENGTH, TCP_ACK, TCP_FLAGS, TCP_LENGTH, TCP_SYN
 from nat.header import Protocol as Ip
 from nat.packet import Packet, Problem
 from zignet.wire import (
@@ -32,7 +33,10 @@ from zignet.wire import (
     split,
     strip,
     to_exit,
+    unwrap,
+    wrap,
 )
+from zignet.wire.icmp import is_error
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from nat.engine import Engine
     from zignet.peers.destinations import Destination
     from zignet.peers.guest import Guests
+    from zignet.peers.packets import Packets
     from zignet.peers.peer import Link
     from zignet.peers.send import Sender
 
@@ -47,6 +52,7 @@ __all__ = ["Rare"]
 
 REFUSALS_PER_S = 20  # to all peers together
 MOST_TURNED_OUT = 1_024  # addresses
+LEAST_MTU6 = 1280  # bytes (RFC 8200 §5)
 NUMBER = 4  # bytes, of a destination's number (protocol §6, exit flows)
 UNREACHABLE: Mapping[int, craft.Unreachable] = {
     Refusal.PORT: craft.Unreachable.PORT,
@@ -74,6 +80,7 @@ class Rare:
         self.destinations: Mapping[int, Destination] = {}  # by number
         self.guests: Guests | None = None
         self._turned_out: dict[bytes, None] = {}  # addresses, longest ago first
+        self.packets: Packets | None = None
         self._refused_in: tuple[int, int] = (0, 0)  # a second, and how many refusals left us in it
 
     # --- outward
@@ -115,6 +122,9 @@ class Rare:
                 gateway.feed(whole)
             return
         try:
+            if self._is_about_another(link, packet):
+                self.send(link, wrap(packet.whole(), back=True, own=packet.source()))
+                return
             for frame in self._stripped(packet, super_packet):
                 self.send(link, frame)
         except ValueError as error:  # BadFrame, or too large even for fragments
@@ -134,6 +144,60 @@ class Rare:
                 self.send(link, to_exit(frame, number, back=back))
         except ValueError as error:
             self._dropped[f"exit flows: {error}"] += 1
+
+    def _is_about_another(self, link: Link, packet: Packet) -> bool:
+        """Whether our kernel tells a peer that it could not send one of its whole packets on."""
+        quoted = self._quoted(packet)
+        return (
+            quoted is not None
+            and self.packets is not None
+            and quoted[1] != self._own[packet.address_length]
+            and self.packets.admits(link)
+        )
+
+    def _quoted(self, packet: Packet) -> tuple[bytes, bytes] | None:
+        """Source and target of the packet that an ICMP error quotes; None if it is none."""
+        v6 = packet.version == 6
+        head = IP6_LENGTH if v6 else IP4_LENGTH
+        if packet.protocol != (Ip.ICMPV6 if v6 else Ip.ICMP) or not is_error(v6, packet.icmp_type):
+            return None
+        size, quote = packet.address_length, packet.payload()[:head]
+        if len(quote) < head:
+            return None
+        return quote[head - 2 * size : head - size], quote[head - size :]
+
+    def slow_whole(self, link: Link, at: int, length: int, back: bool) -> None:
+        """The same for a packet that leaves with its IP header; `back`: to the peer whose it is."""
+        packet, gateway = self._packet, self._gateway
+        super_packet = gateway.segment_size()
+        if packet.parse(at, length, super_packet != 0):
+            self._dropped["to exits: malformed"] += 1
+            return
+        if packet.fragment:
+            whole = self._engine.fragments.add(packet, self._loop.now)
+            if whole is not None:
+                gateway.feed(whole)
+            return
+        partial = gateway.header != 0 and gateway.raw[0] & 1 != 0
+        try:
+            if packet.tcp_flags & TCP_SYN:
+                self.clamp(link, packet.l4, packet.l4 + packet.l4_length, packet.l4 - at, partial)
+            own = self._own_source(packet) if back else b""
+            for piece in self._cut(packet, super_packet):
+                self.send(link, wrap(piece, back=back, partial=partial, own=own))
+        except ValueError as error:
+            self._dropped[f"to exits: {error}"] += 1
+            if not back:
+                gateway.send(craft.unreachable(packet, craft.Unreachable.PROHIBITED))
+
+    def _own_source(self, packet: Packet) -> bytes:
+        """The source of an answer, if it is this host itself; b"" if not. Raises BadFrame: no answer has this one."""
+        source = packet.source()
+        if self.packets is None or self.packets.may_come(source):
+            return b""
+        if not self.packets.is_own(source):
+            raise BadFrame("from where no answer comes")
+        return source
 
     def named(self, link: Link, packet: Packet, number: int, meaning: str) -> None:
         """A packet in the gateway's buffer leaves with what its number means: a SYN, or a datagram nobody answered."""
@@ -198,7 +262,7 @@ class Rare:
         if frame[0] == Protocol.FRAGMENT and is_known(frame):
             self._piece(link, session, frame)
         elif frame[0] == Protocol.WHOLE and is_known(frame):
-            self.refuse(link, frame, Refusal.WHOLE_PACKETS)
+            self._whole(link, frame)
         elif not is_known(frame):
             self.refuse(link, frame, Refusal.UNKNOWN_PROTOCOL)
         elif frame[1] & Flag.EXIT and frame[0] != Protocol.ICMP:
@@ -218,6 +282,67 @@ class Rare:
             self._dropped["from peers: a fragment of what is not sent in fragments"] += 1
         else:
             self.slow_frame(link, session, whole)
+
+    def _whole(self, link: Link, frame: bytes) -> None:
+        """A whole packet that is neither TCP nor UDP, or came in pieces."""
+        packets, back = self.packets, bool(frame[1] & Flag.BACK)
+        if packets is None or not (back or packets.admits(link)):
+            self.refused_whole(link, frame)
+            return
+        size = 16 if frame[FRAME_HEADER : FRAME_HEADER + 1] >= b"\x60" else 4
+        peer = link.peer.address6 if size == 16 else link.peer.address4
+        try:
+            packet = unwrap(frame, self._own[size] if back else peer, peer)
+        except BadFrame as error:
+            self._dropped[f"whole packets: {error}"] += 1
+            return
+        view = Packet(bytearray(packet))
+        view.parse(0, len(packet))
+        if not (self._may_come(link, view, peer) if back else self._may_leave(link, view)):
+            self.refused_whole(link, frame)
+        elif size == 16 and len(packet) > packets.mtu and not back:  # no router cuts it
+            for piece in craft.fragments6(packet, LEAST_MTU6, int.from_bytes(os.urandom(4), "big")):
+                self._gateway.send(piece)
+        else:
+            self._gateway.send(packet)
+
+    def _may_leave(self, link: Link, view: Packet) -> bool:
+        """Whether this host sends a peer's packet on. An error tells a host of what that has sent."""
+        assert self.packets is not None
+        quoted = self._quoted(view)
+        if quoted is not None and quoted[0] != view.target():
+            return False
+        port = view.target_port if view.protocol in (Ip.TCP, Ip.UDP) else 0
+        key = view.target() + bytes((view.protocol,)) + port.to_bytes(2, "big")
+        return self.packets.stand_in(link, key) is not None
+
+    def _may_come(self, link: Link, view: Packet, peer: bytes) -> bool:
+        """Whether an answer may come from this peer. Of an error what counts is what it is about: routers send it."""
+        assert self.packets is not None
+        quoted = self._quoted(view)
+        if quoted is not None:
+            source = view.source()
+            return self.packets.near(link, quoted[1]) is not None and (
+                source == peer or self.packets.may_come(source)
+            )
+        if view.protocol == Ip.TCP and view.tcp_flags & (TCP_SYN | TCP_ACK) == TCP_SYN:
+            return False
+        if view.protocol in (Ip.ICMP, Ip.ICMPV6) and view.icmp_type == (8 if view.version == 4 else 128):
+            return False
+        services, ports = link.services, (view.target_port, view.source_port)
+        asked = (
+            view.protocol != Ip.UDP or services is None or services.expects(Ip.UDP, *ports, self._loop.now)
+        )
+        return asked and self.packets.near(link, view.source()) is not None
+
+    def refused_whole(self, link: Link, frame: bytes) -> None:
+        """A whole packet is not taken. Who sent it learns why, but not of an answer."""
+        if frame[1] & Flag.BACK:
+            self._dropped["from exits: an answer that nobody asked for"] += 1
+        elif self.packets is None or not self.packets.admits(link):
+            self.refuse(link, frame, Refusal.WHOLE_PACKETS)
+        else:
+            self.refuse(link, frame, Refusal.FORBIDDEN)
 
     def _exit(self, link: Link, frame: bytes) -> None:
         """A frame of an exit flow that names its destination, or came in pieces."""
@@ -307,6 +432,9 @@ class Rare:
         if refusal.flags & Flag.EXIT:
             self._exit_refused(link, refusal)
             return
+        if refusal.protocol == Protocol.WHOLE:
+            self._whole_refused(link, refusal)
+            return
         v6 = bool(refusal.flags & Flag.V6)
         peer, own = (link.peer.address6, self._own[16]) if v6 else (link.peer.address4, self._own[4])
         protocol = Ip.ICMPV6 if v6 and refusal.protocol == Protocol.ICMP else refusal.protocol
@@ -314,6 +442,22 @@ class Rare:
         # Administratively prohibited: RFC 4443 §3.1, RFC 1812 §5.2.7.1
         kind, code = (1, 1) if v6 else (3, 13)
         self._gateway.send(craft.icmp_error(kind, code, 0, peer, own, quoted=quoted))
+
+    def _whole_refused(self, link: Link, refusal: Refused) -> None:
+        """The exit does not send this on: a RST, or ICMP "administratively prohibited" from the far end."""
+        quote, v6 = refusal.quote, refusal.quote[0] >> 4 == 6
+        size, head = (16, IP6_LENGTH) if v6 else (4, IP4_LENGTH)
+        own, far = self._own[size], quote[head - size : head]
+        protocol, first = quote[6 if v6 else 9], quote[head : head + 8]
+        if refusal.flags & Flag.BACK or self.packets is None or self.packets.near(link, far) is None:
+            return
+        if protocol == Ip.TCP:
+            source, target, sequence = struct.unpack("!HHI", first)
+            self._gateway.send(craft.tcp_reset_to(far, target, own, source, seq=0, ack=sequence + 1))
+        elif protocol != (Ip.ICMPV6 if v6 else Ip.ICMP) or not is_error(v6, first[0]):
+            kind, code = craft.code_of(craft.Unreachable.PROHIBITED, size)
+            quoted = craft.ip_packet(own, far, protocol, first)
+            self._gateway.send(craft.icmp_error(kind, code, 0, far, own, quoted=quoted))
 
     def _exit_refused(self, link: Link, refusal: Refused) -> None:
         """The exit could not do it: the application sees what the far end would have made it see."""

@@ -30,6 +30,7 @@ from zignet.peers.ready import gone, made
 
 if cython.compiled:
     from cython.cimports.cpython.bytearray import PyByteArray_AS_STRING
+    from cython.cimports.cpython.bytes import PyBytes_AS_STRING
     from cython.cimports.libc.errno import errno as c_errno
     from cython.cimports.libc.string import memcmp, memcpy, memmove
     from cython.cimports.posix.unistd import write as c_write
@@ -44,7 +45,7 @@ LEAST: cython.int = HEADER + FRAME + TAG
 BASE: cython.int = (
     128  # where the frame of the first datagram is put: room for the headers that we write in front of it
 )
-MOST_HEAD = 68  # bytes: frame header, a destination's number, and the longest TCP header
+MOST_HEAD = 104  # bytes: frame header, an IPv6 header, and the longest TCP header
 MOST_PACKET: cython.int = 65_535  # bytes of one write, IP header included
 RECEIVE = 65_536  # bytes of one receive call
 MOST_CACHED = 16  # sizes of datagrams
@@ -64,6 +65,7 @@ PARTIAL: cython.int = 0x02
 EXIT: cython.int = 0x04
 BACK: cython.int = 0x08
 NAMED: cython.int = 0x10
+WHOLE: cython.int = 4
 NUMBER: cython.Py_ssize_t = 4  # bytes, of a destination's number (protocol §6, exit flows)
 NUMBERS: cython.uint = 1 << 24  # they are below
 SYN: cython.int = 0x02
@@ -230,6 +232,10 @@ class Receiver:
     hub: Any = cython.declare(object, visibility="public")
     exits: Any = cython.declare(object, visibility="public")  # number -> Destination
     gateway: Any = cython.declare(object, visibility="public")  # carries the packets of guests
+    packets: Any = cython.declare(object, visibility="public")  # judges whole packets; None: there are none
+    most6 = cython.declare(
+        cython.int, visibility="public"
+    )  # bytes of a whole IPv6 packet; larger ones are slow
     dropped: Any = cython.declare(object, visibility="readonly")
     offload: cython.int  # what the TUN takes, TUN_F_*
     join_tcp = cython.declare(cython.bint, visibility="public")
@@ -251,7 +257,8 @@ class Receiver:
     frame_cache: dict[Any, list[Any]]
     # The packet that is being joined: a frame header at BASE, the transport header, `payload` bytes.
     peer: Any  # None: there is none
-    extra: cython.Py_ssize_t  # bytes of the number in front of the transport header, if there is one
+    kind: cython.int  # its transport protocol
+    extra: cython.Py_ssize_t  # bytes in front of the transport header: a number, an IP header, or nothing
     head: cython.Py_ssize_t  # bytes of the transport header
     payload: cython.Py_ssize_t
     size: cython.Py_ssize_t  # payload of the first piece; all but the last are equal
@@ -273,7 +280,8 @@ class Receiver:
         self.header = tun.header
         self.openings = openings
         self.exits = {}
-        self.gateway = None
+        self.gateway = self.packets = None
+        self.most6 = 1500
         self.dropped = Counter()
         self.rx = bytearray(RECEIVE)
         self.rx_view = self.rx
@@ -291,7 +299,7 @@ class Receiver:
         self.frame_cache = {}
         self.peer = None
         self.opening = None
-        self.extra = self.head = self.payload = self.size = self.pieces = self.sequence = 0
+        self.kind = self.extra = self.head = self.payload = self.size = self.pieces = self.sequence = 0
         self.bytes_in = self.data_in = 0
         self.packets_out = 0
         self.turn = 0
@@ -371,7 +379,7 @@ class Receiver:
         payload: cython.Py_ssize_t = self.payload
         if piece != self.size or payload % piece or piece < LEAST_QUICK:
             return at
-        tcp: cython.bint = view[BASE] == TCP
+        tcp: cython.bint = self.kind == TCP
         field: cython.Py_ssize_t = FRAME + self.extra + 4  # of the sequence number
         most: cython.Py_ssize_t = min((total - at) // size, (MOST_PACKET - 40 - plain - payload) // piece + 1)
         if not tcp:
@@ -631,7 +639,7 @@ class Receiver:
                 self.payload += piece
                 self.pieces += 1
                 self.sequence = (self.sequence + cython.cast(cython.uint, piece)) & 0xFFFFFFFF
-                if piece < self.size or (view[BASE] == TCP and view[BASE + FRAME + self.extra + 13] & PSH):
+                if piece < self.size or (self.kind == TCP and view[BASE + FRAME + self.extra + 13] & PSH):
                     self.leave()
                 return
             # It does not: the old packet gets its tail back and leaves, and the new one moves to the front.
@@ -656,7 +664,7 @@ class Receiver:
     def marked(self, at: cython.Py_ssize_t, ecn: cython.int) -> cython.bint:
         """Combine the ECN field of the frame at `at` with that of its datagram (RFC 6040). False: it is dropped."""
         view = self.view
-        if (ecn or view[at + 2] & 3) and view[at] in (ICMP, TCP, UDP):
+        if (ecn or view[at + 2] & 3) and view[at] in (ICMP, WHOLE, TCP, UDP):
             mark: cython.int = self.hub.ecn(view[at + 2] & 3, ecn)
             if mark < 0:
                 self.dropped["congestion"] += 1
@@ -681,7 +689,7 @@ class Receiver:
         while at < end:
             size = (view[at] << 8) | view[at + 1] if end - at >= LENGTH else 0
             at += LENGTH
-            if size < FRAME or size > end - at or view[at] not in (ICMP, TCP, UDP):
+            if size < FRAME or size > end - at or view[at] not in (ICMP, WHOLE, TCP, UDP):
                 self.dropped["malformed"] += 1
                 return
             if cython.compiled:
@@ -705,7 +713,7 @@ class Receiver:
         base: cython.Py_ssize_t = BASE + front
         if piece > self.size or not _same(view, BASE, put, front):
             return False
-        if view[BASE] == UDP:
+        if self.kind == UDP:
             length: cython.Py_ssize_t = (view[at + 4] << 8) | view[at + 5]
             return self.pieces < MOST_DATAGRAMS and _same(view, base, at, 4) and length == piece + 8
         flags: cython.int = view[at + 13]
@@ -738,6 +746,11 @@ class Receiver:
         extra: cython.Py_ssize_t = NUMBER if flags & ~(V6 | PARTIAL | BACK) == EXIT else 0
         if extra:
             flags &= V6 | PARTIAL
+        elif protocol == WHOLE:
+            extra = self.plain_header(plain)
+            if extra:
+                protocol = view[BASE + FRAME + (6 if extra == 40 else 9)]
+                flags &= PARTIAL
         at: cython.Py_ssize_t = BASE + FRAME + extra
         inside: cython.Py_ssize_t = plain - FRAME - extra
         if protocol == 0:
@@ -769,6 +782,7 @@ class Receiver:
             self.hub.slow_frame(peer, session, bytes(self.memory[BASE : BASE + plain]))
             return
         self.peer = peer
+        self.kind = protocol
         self.extra = extra
         self.payload = self.size = inside - self.head
         self.pieces = 1
@@ -791,6 +805,9 @@ class Receiver:
         self.peer = None
         view = self.view
         frame: cython.Py_ssize_t = BASE
+        if view[frame] == WHOLE:
+            self.leave_whole(peer)
+            return
         protocol: cython.int = view[frame]
         flags: cython.int = view[frame + 1]
         traffic: cython.uint = view[frame + 2]
@@ -831,6 +848,30 @@ class Receiver:
         if protocol == UDP:
             view[l4 + 4] = (total >> 8) & 0xFF
             view[l4 + 5] = total & 0xFF
+        if not self.seal_off(ip, l4, total, flags, addresses, addresses):
+            return
+        if guest is None:
+            self.write(ip - self.header, l4 + total, super_packet)
+            return
+        self.gateway.guest(self.plain, ip - self.header, l4 + total - ip + self.header, guest)
+
+    @cython.cfunc
+    def seal_off(
+        self,
+        ip: cython.Py_ssize_t,
+        l4: cython.Py_ssize_t,
+        total: cython.Py_ssize_t,
+        flags: cython.int,
+        missing: cython.uint,
+        addresses: cython.uint,
+    ) -> cython.bint:
+        """The checksum of a TCP or UDP packet of `total` bytes at `l4`, and its virtio_net_hdr. False: it is dropped.
+
+        `addresses` is the sum of both, `missing` of those that the checksum does not have yet.
+        """
+        view = self.view
+        protocol: cython.int = self.kind
+        v6: cython.bint = l4 - ip == 40
         field: cython.Py_ssize_t = 16 if protocol == TCP else 6
         pseudo: cython.uint = addresses + protocol + total
         virtio: cython.bint = False
@@ -842,16 +883,106 @@ class Receiver:
         elif flags & PARTIAL:
             self.fill(l4, total, field, pseudo, protocol)
         elif protocol == TCP or view[l4 + 6] | view[l4 + 7]:
-            (adjust_udp if protocol == UDP else adjust)(self.plain, l4 + field, addresses)
+            (adjust_udp if protocol == UDP else adjust)(self.plain, l4 + field, missing)
         elif v6:
             self.dropped["UDP over IPv6 without a checksum"] += 1
-            return
+            return False
         if self.header:
-            self.virtio(ip - self.header, ip, l4, field, virtio, super_packet, protocol, v6)
-        if guest is None:
-            self.write(ip - self.header, l4 + total, super_packet)
+            self.virtio(ip - self.header, ip, l4, field, virtio, self.pieces > 1, protocol, v6)
+        return True
+
+    # --- whole packets
+
+    @cython.cfunc
+    def plain_header(self, plain: cython.Py_ssize_t) -> cython.Py_ssize_t:
+        """The bytes of the IP header in the whole packet at BASE. 0: not for the packet path, or malformed."""
+        view = self.view
+        ip: cython.Py_ssize_t = BASE + FRAME
+        size: cython.Py_ssize_t
+        near: cython.Py_ssize_t
+        if view[BASE + 1] & ~(PARTIAL | BACK) or plain < FRAME + 20 + 8:
+            return 0
+        if view[ip] == 0x45:
+            size = 20
+            near = ip + (16 if view[BASE + 1] & BACK else 12)
+            if (
+                view[ip + 1] | view[ip + 2] | view[ip + 3] | (view[ip + 6] & 0xBF) | view[ip + 7]
+                or view[ip + 8] | view[ip + 10] | view[ip + 11]
+                or view[ip + 9] not in (TCP, UDP)
+            ):
+                return 0
+            return 0 if _read32(view, near) else size
+        if view[ip] != 0x60 or plain < FRAME + 40 + 8 or view[ip + 6] not in (TCP, UDP):
+            return 0
+        if plain > FRAME + self.most6:
+            return 0
+        near = ip + (24 if view[BASE + 1] & BACK else 8)
+        if view[ip + 1] & 0xF0 or view[ip + 4] | view[ip + 5] | view[ip + 7]:
+            return 0
+        if _read32(view, near) | _read32(view, near + 4) | _read32(view, near + 8) | _read32(view, near + 12):
+            return 0
+        return 40
+
+    @cython.cfunc
+    def leave_whole(self, peer: Any) -> cython.void:
+        """As `leave`, for a packet that brought its IP header: TCP or UDP, whose other address is judged."""
+        view = self.view
+        ip: cython.Py_ssize_t = BASE + FRAME
+        l4: cython.Py_ssize_t = ip + self.extra
+        flags: cython.int = view[BASE + 1]
+        back: cython.bint = flags & BACK != 0
+        v6: cython.bint = self.extra == 40
+        size: cython.Py_ssize_t = 16 if v6 else 4
+        source: cython.Py_ssize_t = ip + (8 if v6 else 12)
+        near: cython.Py_ssize_t = source + size if back else source
+        far: cython.Py_ssize_t = source if back else source + size
+        total: cython.Py_ssize_t = self.head + self.payload
+        if back and self.kind == TCP and view[l4 + 13] & (SYN | ACK) == SYN:
+            self.dropped["from exits: a connection the wrong way round"] += 1
             return
-        self.gateway.guest(self.plain, ip - self.header, l4 + total - ip + self.header, guest)
+        if (
+            back and self.kind == UDP and peer.services is not None
+        ):  # else it would reach what the peer itself may not
+            own_port: cython.int = (view[l4 + 2] << 8) | view[l4 + 3]
+            far_port: cython.int = (view[l4] << 8) | view[l4 + 1]
+            if not peer.services.expects(UDP, own_port, far_port, self.loop.now):
+                self.dropped["from exits: an answer that nobody asked for"] += 1
+                return
+        address: Any = None
+        if self.packets is not None:
+            key = bytes(self.memory[far : far + size])
+            if back:
+                address = self.packets.near(peer, key)
+            else:
+                key += self.kind.to_bytes(1, "big") + bytes(self.memory[l4 + 2 : l4 + 4])
+                address = self.packets.stand_in(peer, key)
+        if address is None:
+            self.hub.refused_whole(peer, bytes(self.memory[BASE : l4 + 8]))
+            return
+        if cython.compiled:
+            memcpy(cython.address(view[near]), PyBytes_AS_STRING(address), size)
+        else:
+            self.plain[near : near + size] = address
+        missing: cython.uint = _sum_of(view, near, size)
+        if v6:
+            view[ip] |= view[BASE + 2] >> 4
+            view[ip + 1] |= (view[BASE + 2] & 0x0F) << 4
+            view[ip + 4] = total >> 8
+            view[ip + 5] = total & 0xFF
+            view[ip + 7] = view[BASE + 3]
+        else:
+            view[ip + 1] = view[BASE + 2]
+            view[ip + 2] = (total + 20) >> 8
+            view[ip + 3] = (total + 20) & 0xFF
+            view[ip + 8] = view[BASE + 3]
+            checksum: cython.uint = ~_sum_of(view, ip, 20) & 0xFFFF
+            view[ip + 10] = checksum >> 8
+            view[ip + 11] = checksum & 0xFF
+        if self.kind == UDP:
+            view[l4 + 4] = (total >> 8) & 0xFF
+            view[l4 + 5] = total & 0xFF
+        if self.seal_off(ip, l4, total, flags, missing, _sum_of(view, source, 2 * size)):
+            self.write(ip - self.header, l4 + total, self.pieces > 1)
 
     @cython.cfunc
     def closed(self, peer: Any, protocol: cython.int, l4: cython.Py_ssize_t) -> cython.bint:
@@ -1070,6 +1201,19 @@ class Receiver:
 def _fold(total: cython.uint) -> cython.uint:
     total = (total & 0xFFFF) + (total >> 16)
     return (total & 0xFFFF) + (total >> 16)
+
+
+@cython.cfunc
+@cython.inline
+@cython.exceptval(check=False)
+def _sum_of(view: cython.uchar[::1], at: cython.Py_ssize_t, size: cython.Py_ssize_t) -> cython.uint:
+    """The folded sum of an even number of bytes."""
+    total: cython.uint = 0
+    end: cython.Py_ssize_t = at + size
+    while at < end:
+        total += (view[at] << 8) | view[at + 1]
+        at += 2
+    return _fold(total)
 
 
 @cython.cfunc

@@ -3,6 +3,7 @@
 
  1. `outward`   the gateway hands over a packet whose target lies in ZigNet's range: whose is it, is it ours to send?
                 Or a fake address, which stands for a destination by a peer's exit: its packets carry a number
+    `whole`     the same for a packet of another network, which a rule may send to a peer with its IP header
  2. `tcp` `udp` the IP header becomes a frame header of 4 bytes; the checksum loses the addresses (protocol §6)
  3. `cut`       a super-packet becomes segments: each header is laid over the tail of the segment before it, in the
                 one buffer that the packet was read into
@@ -44,12 +45,14 @@ LEAST_QUICK: cython.int = 256  # bytes of a piece: smaller ones would need too m
 BYTES: cython.int = MOST_BYTES
 TCP: cython.int = 6
 UDP: cython.int = 17
+FRAGMENT: cython.int = 44
 ICMP: cython.int = 1
 ICMPV6: cython.int = 58
 V6: cython.int = 0x01
 PARTIAL: cython.int = 0x02
 EXIT: cython.int = 0x04
 BACK: cython.int = 0x08
+WHOLE: cython.int = 4
 NUMBER: cython.Py_ssize_t = 4  # bytes, of a destination's number (protocol §6, exit flows)
 NEEDS_CSUM: cython.int = 1
 FIN_PSH: cython.int = 0x09
@@ -158,6 +161,9 @@ class Sender:
     transport: Any
     peers: Any = cython.declare(object, visibility="public")  # local address -> Peer
     exits: Any = cython.declare(object, visibility="public")  # fake address -> Destination
+    ways: Any = cython.declare(
+        object, visibility="public"
+    )  # target, protocol, port -> Peer for a packet, or None
     # Of the packet that was looked at last
     v6: cython.bint
     simple: cython.bint  # neither options nor a fragment
@@ -166,7 +172,10 @@ class Sender:
     traffic: cython.uint
     hops: cython.uint
     # Of the frames that are being made
-    extra: cython.Py_ssize_t  # bytes between frame header and transport header: a number, or nothing
+    extra: (
+        cython.Py_ssize_t
+    )  # bytes between frame header and transport header: a number, an IP header, or nothing
+    wrapped: cython.bint  # with its IP header
     number: cython.uint
     delta: cython.uint  # RFC 1624: what to add to have the addresses out
     own4: bytes
@@ -203,7 +212,8 @@ class Sender:
         self.datagram_cache = {}
         self.peers = {}
         self.exits = {}
-        self.v6 = self.simple = False
+        self.ways = {}
+        self.v6 = self.simple = self.wrapped = False
         self.protocol = self.total = self.traffic = self.hops = 0
         self.extra = self.number = self.delta = 0
         self.dropped = Counter()
@@ -229,11 +239,13 @@ class Sender:
                 self.hub.nobody(at, length)
                 return
             peer = destination.peer
-        if not mine:  # C5: nothing is passed on for somebody else
-            if destination is None:
-                self.dropped["to peers: not from this host"] += 1
-            else:
+        if not mine:  # C5: nothing is passed on for somebody else, but for what the peer itself has asked for
+            if destination is not None:
                 self.hub.foreign(at, length)
+            elif self.hub.is_answer(peer, at, self.v6):
+                self.carry(peer.link, at, length, BACK, 0, True)
+            else:
+                self.dropped["to peers: not from this host"] += 1
             return
         link: Any = peer.link
         if destination is not None and (
@@ -244,10 +256,48 @@ class Sender:
         if link is None:
             link = self.hub.wake(peer)
         if destination is None:
-            self.carry(link, at, length, 0, 0)
+            self.carry(link, at, length, 0, 0, False)
         else:
             self.book(destination, at, at + length)
-            self.carry(link, at, length, EXIT, destination.number)
+            self.carry(link, at, length, EXIT, destination.number, False)
+
+    def whole(self, at: cython.Py_ssize_t, length: cython.Py_ssize_t) -> bool:
+        """A packet in the gateway's buffer for an address outside of ZigNet. False: it is not for a peer.
+
+        Fragments are not: they come again when they are put together.
+        """
+        if not self.look(at, length):
+            return False
+        view = self.view
+        ip: cython.Py_ssize_t = 40 if self.v6 else 20
+        if self.v6:
+            if self.protocol == FRAGMENT:
+                return False
+            key = bytes(self.memory[at + 24 : at + 40])
+            mine = bytes(self.memory[at + 8 : at + 24]) == self.own6
+        else:
+            if (view[at + 6] & 0x3F) | view[at + 7]:
+                return False
+            ip = (view[at] & 0x0F) * 4
+            key = bytes(self.memory[at + 16 : at + 20])
+            mine = bytes(self.memory[at + 12 : at + 16]) == self.own4
+        port: cython.uint = 0
+        if self.protocol in (TCP, UDP) and length >= ip + 4:
+            port = (view[at + ip + 2] << 8) | view[at + ip + 3]
+        key += ((self.protocol << 16) | port).to_bytes(3, "big")
+        peer: Any = self.ways.get(key, False)
+        if peer is False:
+            peer = self.hub.way(key)
+        if peer is None:
+            return False
+        if not mine:  # C5
+            self.dropped["to exits: not from this host"] += 1
+            return True
+        link: Any = peer.link
+        if link is None:
+            link = self.hub.wake(peer)
+        self.carry(link, at, length, 0, 0, True)
+        return True
 
     def exit(self, at: int, length: int, link: Any, number: int, flags: int) -> None:
         """A packet in the gateway's buffer, of the destination with this number, whatever its addresses are.
@@ -255,7 +305,7 @@ class Sender:
         `flags`: EXIT, and BACK where it goes to the application's side. `settle` must follow.
         """
         if self.look(at, length):
-            self.carry(link, at, length, flags, number)
+            self.carry(link, at, length, flags, number, False)
 
     @cython.cfunc
     def look(self, at: cython.Py_ssize_t, length: cython.Py_ssize_t) -> cython.bint:
@@ -328,8 +378,9 @@ class Sender:
         length: cython.Py_ssize_t,
         flags: cython.int,
         number: cython.uint,
+        whole: cython.bint,
     ) -> cython.void:
-        """The packet that was looked at leaves by a link, with a number if it is one of an exit flow."""
+        """The packet that was looked at leaves by a link, with a number if it is one of an exit flow, or `whole`."""
         view = self.view
         ip: cython.Py_ssize_t = 40 if self.v6 else 20
         gso: cython.bint = self.header != 0 and view[1] != 0
@@ -345,7 +396,8 @@ class Sender:
         if session is None:
             self.hub.stage(link, bytes(self.memory[: at + length]))
             return
-        self.extra = NUMBER if flags else 0
+        self.wrapped = whole
+        self.extra = ip if whole else NUMBER if flags else 0
         if self.shared_count and (
             link is not self.shared_link or self.shared_ecn != ecn or gso or length + self.extra > SMALL + 16
         ):
@@ -355,15 +407,20 @@ class Sender:
         end: cython.Py_ssize_t = at + length
         if not flags and self.simple and link.services is not None:
             self.note(link, l4, end)
-        if flags:
+        if whole:  # the address of the application's host alone is taken out
+            near: cython.Py_ssize_t = at + self.near(flags & BACK != 0)
+            self.delta = 0xFFFF - sum_of(view, near, near + (16 if self.v6 else 4))
+        elif flags:
             self.number = number
             self.delta = 0xFFFF - sum_of(view, at + (8 if self.v6 else 12), at + ip)
         else:
             self.delta = 0xFFFF - cython.cast(cython.uint, link.in6 if self.v6 else link.in4)
-        if self.v6:
+        if self.v6 and not whole:
             flags |= V6
-        if self.simple and protocol == TCP and end - l4 >= 20:
-            done: cython.bint = self.tcp(link, session.sealing, l4, end, flags, traffic, self.hops)
+        if whole and self.header < FRAME:
+            done: cython.bint = False  # no room in front of the IP header
+        elif self.simple and protocol == TCP and end - l4 >= 20:
+            done = self.tcp(link, session.sealing, l4, end, flags, traffic, self.hops)
         elif self.simple and protocol == UDP and end - l4 >= 8:
             done = self.udp(link, session.sealing, l4, end, flags, traffic, self.hops)
         elif self.simple and protocol == (ICMPV6 if self.v6 else ICMP) and end - l4 >= 8 and not self.extra:
@@ -372,6 +429,8 @@ class Sender:
             done = False
         if done:
             self.flush(link, True)
+        elif whole:
+            self.hub.slow_whole(link, at, length, flags & BACK != 0)
         elif self.extra:
             self.hub.slow_exit(link, at, length, number, flags & BACK != 0)
         else:
@@ -463,7 +522,7 @@ class Sender:
             self.checksum(l4 + 6, False)
             if not view[l4 + 6] | view[l4 + 7]:
                 view[l4 + 6] = view[l4 + 7] = 0xFF  # RFC 768: a computed zero
-        elif flags & V6:
+        elif self.v6:
             self.dropped["to peers: UDP over IPv6 without a checksum"] += 1
             return True
         self.cut(link, sealing, l4, 8, payload, size, UDP, flags, traffic, hops)
@@ -523,11 +582,13 @@ class Sender:
         view = self.view
         front: cython.Py_ssize_t = FRAME + self.extra  # bytes before the transport header
         at: cython.Py_ssize_t = l4 - front
-        view[at] = protocol
+        view[at] = WHOLE if self.wrapped else protocol
         view[at + 1] = flags
         view[at + 2] = traffic
         view[at + 3] = hops
-        if self.extra:
+        if self.wrapped:
+            self.blank(at + FRAME, flags & BACK != 0)
+        elif self.extra:
             view[at + 4] = self.number >> 24
             view[at + 5] = (self.number >> 16) & 0xFF
             view[at + 6] = (self.number >> 8) & 0xFF
@@ -584,6 +645,28 @@ class Sender:
             elif piece != size:
                 view[l4 + 4] = (piece + 8) >> 8
                 view[l4 + 5] = (piece + 8) & 0xFF
+
+    @cython.cfunc
+    def near(self, back: cython.bint) -> cython.Py_ssize_t:
+        """Where in the IP header of a whole packet the address of the application's host stands."""
+        if self.v6:
+            return 24 if back else 8
+        return 16 if back else 12
+
+    @cython.cfunc
+    def blank(self, ip: cython.Py_ssize_t, back: cython.bint) -> cython.void:
+        """What of an IP header the receiver writes anew is zero (protocol §6): so all segments have the same one."""
+        view = self.view
+        near: cython.Py_ssize_t = ip + self.near(back)
+        k: cython.Py_ssize_t
+        if self.v6:
+            view[ip] = 0x60
+            view[ip + 1] &= 0x0F
+            view[ip + 4] = view[ip + 5] = view[ip + 7] = 0
+        else:
+            view[ip + 1] = view[ip + 2] = view[ip + 3] = view[ip + 8] = view[ip + 10] = view[ip + 11] = 0
+        for k in range(16 if self.v6 else 4):
+            view[near + k] = 0
 
     @cython.cfunc
     def frame_slices(

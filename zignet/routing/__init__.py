@@ -13,7 +13,8 @@ A rule is one line, in Clash's format or as an arrow:
     MATCH,direct                         everything                * -> direct
 
 The first rule that matches wins; what no rule matches goes `direct`. An option after the exit, `by-name`
-(`*.example.com -> office by-name`), gives the exit the flow's name instead of its address.
+(`*.example.com -> office by-name`), gives the exit the flow's name instead of its address. `packet`
+(`203.0.113.0/24 -> peer_us packet`) gives a peer the packets for a network as they are.
 
     Line, Lines, read_lines   lines of text, each with the file and line that it came from
     parse_rule                one line to one `Rule`

@@ -24,6 +24,7 @@ __all__ = [
     "Rule",
     "RuleError",
     "Suffix",
+    "check_exit",
     "exit_name",
     "parse_rule",
 ]
@@ -86,6 +87,7 @@ class Rule(NamedTuple):
     condition: Condition
     exit: str  # as written; see `exit_name`
     by_name: bool  # the exit is given the flow's name rather than its address
+    packet: bool = False  # the exit is given the packets, not the flow
 
 
 class RuleError(Exception):
@@ -100,7 +102,8 @@ class RuleError(Exception):
 # Clash's names of the built-in exits
 ALIASES = {"DIRECT": "direct", "REJECT": "block", "REJECT-DROP": "block"}
 RESERVED = frozenset({"direct", "block"} | ALIASES.keys())
-_NO_RESOLVE, _BY_NAME = "no-resolve", "by-name"
+_NO_RESOLVE, _BY_NAME, _PACKET = "no-resolve", "by-name", "packet"
+_OPTIONS = (_NO_RESOLVE, _BY_NAME, _PACKET)
 _ARROWS = ("->", "→")
 
 _PROTOCOLS = {"tcp": (6,), "udp": (17,), "icmp": (1, 58)}
@@ -160,37 +163,53 @@ def exit_name(written: str, known: Collection[str], where: str = "") -> str:
     raise RuleError(where, f'unknown exit "{written}"{did_you_mean(written, known)}')
 
 
+def check_exit(rule: Rule, exit_: str, is_peer: bool, where: str = "") -> None:
+    """Whether the exit can do what the rule asks of it. Raises `RuleError`."""
+    if rule.packet and not is_peer:
+        raise RuleError(where, f'packet sends whole packets, which only a peer takes, and "{exit_}" is none')
+
+
 def _clash(kind: str, text: str) -> Rule:
     """TYPE,value,exit[,option]...; MATCH has no value, and an expression may hold commas."""
     fields = [field.strip() for field in text.split(",")]
     least = 2 if kind == "MATCH" else 3
-    by_name = False
-    while len(fields) > least and fields[-1].lower() in (_NO_RESOLVE, _BY_NAME):
+    options = set()
+    while len(fields) > least and fields[-1].lower() in _OPTIONS:
         option = fields.pop().lower()
-        if option == _BY_NAME:
-            by_name = True
-        elif not kind.endswith(("CIDR", "CIDR6")):
+        if option == _NO_RESOLVE and not kind.endswith(("CIDR", "CIDR6")):
             raise ValueError(f"no-resolve belongs to IP-CIDR, not to {kind}")
+        options.add(option)
     way_out = fields[-1]
     if len(fields) < least or not way_out:
         shape = "MATCH,exit" if kind == "MATCH" else f"{kind},value,exit"
         raise ValueError(f'"{text.strip()}": expected {shape}')
     if len(fields) > least and kind != "DOMAIN-REGEX":
-        raise ValueError(f'unknown option "{way_out}"{did_you_mean(way_out, [_NO_RESOLVE, _BY_NAME])}')
-    if kind == "MATCH":
-        return Rule(Always(), way_out, by_name)
-    return Rule(_KINDS[kind](",".join(fields[1:-1])), way_out, by_name)
+        raise ValueError(f'unknown option "{way_out}"{did_you_mean(way_out, _OPTIONS)}')
+    condition = Always() if kind == "MATCH" else _KINDS[kind](",".join(fields[1:-1]))
+    return _rule(condition, way_out, options)
+
+
+def _rule(condition: Condition, way_out: str, options: Collection[str]) -> Rule:
+    if _PACKET in options:
+        if not isinstance(condition, Prefix) or condition.of_source:
+            raise ValueError(
+                "packet belongs to IP-CIDR: a whole packet has an address, and nothing else is asked"
+            )
+        if _BY_NAME in options:
+            raise ValueError("packet and by-name: a packet tells no name")
+    return Rule(condition, way_out, _BY_NAME in options, _PACKET in options)
 
 
 def _arrow(left: str, right: str) -> Rule:
-    """`pattern -> exit [by-name]`."""
-    by_name = False
+    """`pattern -> exit [by-name|packet]`."""
+    options = []
     words = right.rsplit(None, 1)
-    if len(words) == 2 and words[1].lower() == _BY_NAME:
-        right, by_name = words[0], True
+    if len(words) == 2 and words[1].lower() in (_BY_NAME, _PACKET):
+        right = words[0]
+        options.append(words[1].lower())
     if not right:
         raise ValueError("there is no exit after the arrow")
-    return Rule(_arrow_condition(left), right, by_name)
+    return _rule(_arrow_condition(left), right, options)
 
 
 def _arrow_condition(left: str) -> Condition:

@@ -28,6 +28,7 @@ from zignet.routing.rule import (
     Ports,
     Prefix,
     RuleError,
+    check_exit,
     exit_name,
     parse_rule,
 )
@@ -48,12 +49,16 @@ def build_rules(config: Config, exits: Mapping[str, Exit]) -> Rules:
     return Rules.parse(config.routes, exits)
 
 
-def check_lines(lines: Sequence[Line], exits: Collection[str]) -> Iterator[RuleError]:
-    """What is wrong with the lines, one error for each bad one; `direct` and `block` are known exits."""
-    known = {*exits, *BUILT_IN}
+def check_lines(
+    lines: Sequence[Line], exits: Collection[str], peers: Collection[str] = ()
+) -> Iterator[RuleError]:
+    """What is wrong with the lines, one error for each bad one; `direct`, `block` and peers are known exits."""
+    known = {*exits, *peers, *BUILT_IN}
     for text, where in lines:
         try:
-            exit_name(parse_rule(text, where).exit, known, where)
+            rule = parse_rule(text, where)
+            name = exit_name(rule.exit, known, where)
+            check_exit(rule, name, name in peers and name not in exits, where)
         except RuleError as error:
             yield error
 
@@ -75,6 +80,7 @@ class Rules:
         "_source6",
         "_target4",
         "_target6",
+        "_whole",
     )
 
     def __init__(self, lines: Sequence[Line], exits: Mapping[str, Exit]) -> None:
@@ -88,10 +94,12 @@ class Rules:
         self._last = len(lines)  # the first MATCH, or the default behind all rules
         self._routes: dict[int, Route] = {}  # of rules that won lately, at most _KEPT
         networks: dict[tuple[int, bool], list[int]] = {}
+        self._whole: list[tuple[Prefix, str]] = []  # networks whose packets leave as they are, and the exit
 
         for index, (text, where) in enumerate(lines):
             rule = parse_rule(text, where)
-            exit_name(rule.exit, self._exits, where)
+            name = exit_name(rule.exit, self._exits, where)
+            check_exit(rule, name, getattr(self._exits[name], "kind", "") == "peer", where)
             if index > self._last:
                 continue  # never reached, but still checked
             match rule.condition:
@@ -104,6 +112,8 @@ class Rules:
                     self._add_ports(ranges, index)
                 case Prefix(network, _, of_source):
                     networks.setdefault((len(network), of_source), []).append(pack(rule.condition, index))
+                    if rule.packet:
+                        self._whole.append((rule.condition, name))
                 case domain:
                     self._domains.add(domain, index)
                     self._domain_indices.append(index)
@@ -161,6 +171,21 @@ class Rules:
         if name is None and route.by_name:
             return None
         return route
+
+    def whole(self, protocol: int, source: bytes, source_port: int, target: bytes, port: int) -> Route | None:
+        """The route of a packet that leaves as it is, or None where its flow is the engine's.
+
+        A packet tells no name, so rules about names are not asked: their names have fake addresses.
+        """
+        if not self._whole:
+            return None
+        route = self.choose(protocol, source, source_port, target, port, "")
+        return route if route is not None and route.whole else None
+
+    @property
+    def networks(self) -> Sequence[tuple[Prefix, str]]:
+        """Where whole packets go, each with its exit's name, whichever rule is the first."""
+        return self._whole
 
     def conditions(self) -> Iterator[tuple[Condition, str]]:
         """What each rule that may ever decide asks, and the exit's name."""
@@ -235,7 +260,7 @@ class Rules:
             exit_ = self._exits[exit_name(rule.exit, self._exits, where)]
             # A peer resolves the name itself: the address is the one that is near to this host.
             named = not isinstance(rule.condition, _UNNAMED) and getattr(exit_, "kind", "") == "peer"
-            route = Route(exit_, text.strip(), rule.by_name or named)
+            route = Route(exit_, text.strip(), rule.by_name or named, whole=rule.packet)
         self._routes[index] = route
         return route
 

@@ -19,7 +19,7 @@ def checks(config: Config) -> list[Check]:
     """Nothing where no peers are configured."""
     if not config.listening:
         return []
-    return [_key(config), _port(config), _offload(), _cipher(config), *_endpoints(config)]
+    return [_key(config), _port(config), _offload(), _cipher(config), *_packets(config), *_endpoints(config)]
 
 
 def _key(config: Config) -> Check:
@@ -76,6 +76,24 @@ def _cipher(config: Config) -> Check:
             "cipher", f"{chosen} is configured, without AES instructions", "`cipher: auto` is faster here"
         )
     return ok("cipher", f"{chosen} is proposed; AES instructions: {'yes' if aes else 'no'}")
+
+
+def _packets(config: Config) -> list[Check]:
+    """What it takes to send peers' packets on, if this host does."""
+    from zignet.system.forwarding import state
+
+    name = "whole packets"
+    if not config.exit.packets:
+        return []
+    if not config.exit.allow:
+        return [
+            warn(name, "exit.packets, but exit.allow names nobody", "name peers in `exit.allow`, or `all`")
+        ]
+    program, forwarded = state()
+    if program is None:
+        return [fail(name, "there is no `nft`, which sets the rules for `exit.packets`", "install nftables")]
+    how = "is on" if forwarded else "is off, and is switched on while the node runs"
+    return [ok(name, f"{program} sets the rules; forwarding {how}; other firewalls have to let it pass")]
 
 
 def _endpoints(config: Config) -> list[Check]:

@@ -161,3 +161,20 @@ def test_to_a_fake_address_that_means_nothing() -> None:
     found = explain_stale(Question(name=None, address="198.19.0.9", port=443, protocol="tcp"))
     assert found["refused"]
     assert "no name has this address" in text(found)
+
+
+def test_whole_packets() -> None:
+    us = PeerExit("us", SecretKey(bytes((5,)) * 32).public)
+    lines = ["*.video.example -> us", "IP-CIDR,198.51.100.0/24,us,packet", "IP-CIDR,198.51.0.0/16,block"]
+    rules = Rules.parse([Line(line, f"z:{number}") for number, line in enumerate(lines, 1)], {"us": us})
+
+    def asked(name: str | None, address: str | None) -> Any:
+        return explain(rules, Question(name=name, address=address, port=443, protocol="udp"))
+
+    found = asked(None, "198.51.100.7")
+    assert (found["exit"], found["decided"], found["where"]) == ("us", "packet", "z:2")
+    assert [step["stage"] for step in found["steps"]] == ["packet", "rule", "exit"]
+    assert "gets the packets as they are" in text(found)
+    assert asked("other.example", "198.51.100.7")["decided"] == "packet"
+    assert asked("www.video.example", "198.51.100.7")["where"] == "z:1"  # it has a fake address
+    assert asked("other.example", None)["decided"] != "packet"

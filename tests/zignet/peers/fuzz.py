@@ -22,6 +22,7 @@ from tests.zignet.peers.pair import (
     PLACE6,
     Came,
     Host,
+    Judge,
     Keys,
     as_kernel,
     cut,
@@ -33,7 +34,11 @@ from tests.zignet.peers.pair import (
     udp,
     unfinished,
 )
-from tests.zignet.wire.fuzz import EXITS, FRAMES, PIECES, mutate
+from tests.zignet.peers.pair import (
+    whole as whole_of,
+)
+from tests.zignet.wire.fuzz import EXITS, FRAMES, PIECES, WHOLES, mutate
+from tests.zignet.wire.packets import quoted_under
 from zignet.noise import Suite
 from zignet.peers.destinations import Destination
 from zignet.peers.peer import Peer
@@ -52,7 +57,10 @@ from zignet.wire import (
     to_exit,
     unbundle,
     unseal,
+    unwrap,
+    wrap,
 )
+from zignet.wire.icmp import is_error
 
 HEADERS = ((0, 0), (10, 0), (10, CSUM), (10, ALL))
 ELSEWHERE = ("198.51.100.9", 4000)
@@ -60,6 +68,9 @@ WAYS = {False: (PLACE4, ONE4), True: (PLACE6, ONE6)}
 NUMBER = 7  # of a destination by the peer
 FAKES = (bytes((198, 19, 0, 7)), bytes.fromhex("20010002") + bytes(11) + b"\x07")
 BACK = {False: (FAKES[0], ONE4), True: (FAKES[1], ONE6)}
+FAR4, FAR6 = bytes((203, 0, 113, 5)), bytes.fromhex("20010db8") + bytes(11) + b"\5"
+WHOLE_OUT = {False: (ONE4, FAR4), True: (ONE6, FAR6)}  # as the sender of the frame knows them
+WHOLE_BACK = {False: (FAR4, PLACE4), True: (FAR6, PLACE6)}
 NEIGHBOUR4, NEIGHBOUR6 = bytes((100, 64, 0, 10)), bytes(15) + b"\x0a"
 
 
@@ -75,6 +86,11 @@ def flow(rng: random.Random) -> list[bytes]:
     at = 40 if v6 else 20
     head = at + (8 if packet[6 if v6 else 9] == 17 else (packet[at + 12] >> 4) * 4)
     frames = [strip(piece, partial=True) for piece in cut(packet, head, size)]
+    if rng.random() < 0.2:
+        back = rng.random() < 0.5
+        ends = WHOLE_BACK if back else WHOLE_OUT
+        packet = whole_of(quoted_under(packet[:at], *ends[v6]) + packet[at:])
+        return [wrap(unfinished(piece)[1], back=back, partial=True) for piece in cut(packet, head, size)]
     if rng.random() < 0.3:
         return [to_exit(frame, NUMBER, back=True) for frame in frames]
     return frames
@@ -88,7 +104,7 @@ def hostile(rng: random.Random) -> list[bytes]:
         if kind < 0.5:
             frames += flow(rng)
         elif kind < 0.7:
-            frames.append(mutate(rng, rng.choice(FRAMES + EXITS), FRAMES + EXITS))
+            frames.append(mutate(rng, rng.choice(FRAMES + EXITS + WHOLES), FRAMES + EXITS + WHOLES))
         elif kind < 0.8:
             frames.append(together(rng, frames))
         else:
@@ -140,6 +156,8 @@ class Naive:
         if frame[0] == 255 and is_known(frame) and not any(frame[2:4]):
             return [packet for one in unbundle(frame)[0] for packet in self.frame(lenient(one), ecn, now)]
         traffic = combine(frame[2], ecn)
+        if frame[0] == 4 and is_known(frame):
+            return [] if traffic is None else self.whole(frame[:2] + bytes((traffic,)) + frame[3:])
         if len(frame) > 3 and frame[1] & 4:
             return [] if traffic is None else self.exit(frame, traffic)
         if traffic is None or frame[0] not in (1, 6, 17):
@@ -148,6 +166,29 @@ class Naive:
             return [rebuild(frame, *self.ways[bool(frame[1] & 1)], traffic=traffic)]
         except BadFrame:
             return []
+
+    def whole(self, frame: bytes) -> list[bytes]:
+        """One that brings its IP header; everybody may send anything anywhere."""
+        v6, back = frame[4:5] >= b"\x60", frame[1] & 8 != 0
+        peer, own = self.ways[v6]
+        try:
+            packet = unwrap(frame, own if back else peer, peer)
+        except BadFrame:
+            return []
+        head = 40 if v6 else 20
+        if back and packet[6 if v6 else 9] == 6 and packet[head + 13] & 0x12 == 0x02:
+            return []
+        if back and packet[6 if v6 else 9] == (58 if v6 else 1) and packet[head] == (128 if v6 else 8):
+            return []
+        if packet[6 if v6 else 9] == (58 if v6 else 1) and is_error(v6, packet[head]):
+            size = 16 if v6 else 4
+            source, target = packet[head - 2 * size : head - size], packet[head - size : head]
+            quoted = packet[head + 8 + head - 2 * size : head + 8 + head]
+            if not back and quoted[:size] != target:
+                return []
+            assert not back or quoted[:size] == own
+            assert source
+        return [packet]
 
     def exit(self, frame: bytes, traffic: int) -> list[bytes]:
         """What comes back from a destination."""
@@ -164,7 +205,13 @@ class Naive:
 
 def lenient(frame: bytes) -> bytes:
     """A partial checksum that is not zero is overlooked on the quick path: it is computed anew in any case."""
-    at = {6: 20, 17: 10}.get(frame[0])
+    v6 = frame[4:5] == b"\x60"
+    if frame[0] == 4 and len(frame) > 44 and frame[1] & ~8 == 2:
+        head = 40 if v6 else 20
+        at = {6: 20, 17: 10}.get(frame[4 + (6 if v6 else 9)])
+        at = None if at is None else at + head
+    else:
+        at = {6: 20, 17: 10}.get(frame[0])
     if at is None or frame[1] & ~15 or not frame[1] & 2:
         return frame
     at += 4 if frame[1] & 4 else 0
@@ -250,6 +297,7 @@ def lead(host: Host, peer: Peer) -> int:
     """A destination by the peer; its number."""
     destination = Destination(peer, NUMBER, "www.example", FAKES, (ONE4, ONE6))
     host.receiver.exits[NUMBER] = destination
+    host.receiver.packets = host.rare.packets = Judge()
     host.rare.destinations = {NUMBER: destination}
     return NUMBER
 
@@ -262,7 +310,8 @@ def read(host: Host) -> list[bytes]:
         view = Packet(bytearray(packet))
         assert view.parse(0, len(packet)) == 0
         assert view.length == len(packet)
-        assert (view.source(), view.target()) in (WAYS[view.version == 6], BACK[view.version == 6])
+        peer, own = WAYS[view.version == 6]
+        assert own == view.target() or peer == view.source()
     host.sent()  # refusals
     return packets
 

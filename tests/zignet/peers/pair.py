@@ -162,6 +162,15 @@ class Notes:
     def slow_exit(self, link: Link, at: int, length: int, number: int, back: bool) -> None:
         self.notes.append(("slow_exit", link, bytes(self.gateway.raw[at : at + length]), number, back))
 
+    def slow_whole(self, link: Link, at: int, length: int, back: bool) -> None:
+        self.notes.append(("slow_whole", link, bytes(self.gateway.raw[at : at + length]), back))
+
+    def refused_whole(self, link: Link, frame: bytes) -> None:
+        self.notes.append(("refused_whole", link, frame))
+
+    def is_answer(self, peer: Peer, at: int, v6: bool) -> bool:
+        return False
+
     def handshake(self, datagram: memoryview, address: Any) -> None:
         self.notes.append(("handshake", bytes(datagram), address))
 
@@ -185,6 +194,30 @@ class Notes:
     def of(self, *kinds: str) -> list[tuple[Any, ...]]:
         """The notes of these kinds, without the kind."""
         return [note[1:] for note in self.notes if note[0] in kinds]
+
+
+class Judge:
+    """Stands for `Packets`: everything may pass, or what is not in `no`."""
+
+    def __init__(self) -> None:
+        self.no: set[bytes] = set()
+        self.asked: list[bytes] = []
+
+    mtu = 1500
+
+    def admits(self, link: Any) -> bool:
+        return True
+
+    def may_come(self, source: bytes) -> bool:
+        return source not in self.no
+
+    def near(self, link: Any, far: bytes) -> bytes | None:
+        self.asked.append(far)
+        return None if far in self.no else (ONE4 if len(far) == 4 else ONE6)
+
+    def stand_in(self, link: Any, key: bytes) -> bytes | None:
+        self.asked.append(key)
+        return None if key[:-3] in self.no else (link.peer.address4 if len(key) == 7 else link.peer.address6)
 
 
 class Moment:
@@ -226,7 +259,7 @@ class Host:
         engine: Any = SimpleNamespace(gateway=self.gateway, loop=self.loop, fragments=Reassembler())
         self.rare = Rare(engine, self.sender, self.dropped, own4, own6)
         if not plain:
-            for name in ("slow", "slow_exit", "clamp", "nobody", "slow_frame"):
+            for name in ("slow", "slow_exit", "clamp", "nobody", "slow_frame", "slow_whole", "refused_whole"):
                 setattr(self.hub, name, getattr(self.rare, name))
         # Whatever is fed to the gateway, once it is put together, goes to the peers.
         everything = ip_network("0.0.0.0/0"), ip_network("255.255.255.255/32"), ip_network("::/0")

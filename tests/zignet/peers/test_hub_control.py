@@ -278,9 +278,9 @@ def test_a_refusal_is_told_to_the_application(
 
 
 def test_what_is_refused(world: World, pair: tuple[Node, Node]) -> None:
-    """A frame of a later version, and a whole packet, which nobody has the right to send."""
+    """A frame of a later version, and a flag of one."""
     a, b = pair
-    for first in (bytes((99, 0, 0, 64)), bytes((Protocol.WHOLE, 0, 0, 0)), bytes((Protocol.UDP, 32, 0, 64))):
+    for first in (bytes((99, 0, 0, 64)), bytes((Protocol.UDP, 32, 0, 64))):
         link = a.link(b)
         a.hub.sender.frames(link, link.ready(world.now), [first + b"12345678" + b"more"], link.address, True)
         world.run(0.2)

@@ -204,7 +204,7 @@ GOOD = b"\0\x0d" + strip(udp((bytes(4), bytes(4)), b"x"))
         (b"\xff\xff" + GOOD[2:], 1),
         (b"\0\4" + Keepalive().encode() + GOOD, 1),
         (b"\0\4" + b"\xff\0\0\0" + GOOD, 1),
-        (b"\0\4" + b"\x04\0\0\0" + GOOD, 1),
+        (b"\0\4" + b"\x04\0\0\0" + GOOD, 2),  # likewise a whole packet that is refused
         (b"\0\x0c" + b"\x2c\0\0\0\0\0\0\1\0\0\0\x10" + GOOD, 1),
         (b"\0\4" + b"\x06\0\0\0" + GOOD, 2),  # a frame that is malformed inside spoils only itself
     ],

@@ -41,6 +41,10 @@ def v4(a: int, b: int, c: int, d: int, length: int, of_source: bool = False) -> 
         ("IP-CIDR,203.0.113.7,e", Rule(v4(203, 0, 113, 7, 32), "e", False)),
         ("IP-CIDR6,2001:db8::/32,e", Rule(Prefix(b"\x20\x01\x0d\xb8" + bytes(12), 32, False), "e", False)),
         ("SRC-IP-CIDR,10.0.0.0/8,e", Rule(v4(10, 0, 0, 0, 8, True), "e", False)),
+        ("IP-CIDR,203.0.113.0/24,e,packet", Rule(v4(203, 0, 113, 0, 24), "e", False, True)),
+        ("IP-CIDR,203.0.113.0/24,e,Packet,no-resolve", Rule(v4(203, 0, 113, 0, 24), "e", False, True)),
+        ("203.0.113.0/24 -> e packet", Rule(v4(203, 0, 113, 0, 24), "e", False, True)),
+        ("IP-CIDR,203.0.113.0/24,packet", Rule(v4(203, 0, 113, 0, 24), "packet", False)),
         ("DST-PORT,443,e", Rule(Ports(((443, 443),)), "e", False)),
         ("DST-PORT,80/443/8000-9000,e", Rule(Ports(((80, 80), (443, 443), (8000, 9000))), "e", False)),
         ("NETWORK,UDP,e", Rule(Network((17,)), "e", False)),
@@ -151,3 +155,20 @@ def test_garbage_parses_or_is_refused(text: str):
 def test_garbage_values_parse_or_are_refused(kind: str, value: str):
     with suppress(RuleError):
         parse_rule(f"{kind},{value},direct")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("DOMAIN,www.example,e,packet", "*.example -> e packet", "* -> e packet", "MATCH,e,packet"),
+        *("SRC-IP-CIDR,10.0.0.0/8,e,packet", "NETWORK,udp,e,packet", "DST-PORT,53,e,packet"),
+    ],
+)
+def test_packet_belongs_to_addresses(line):
+    with pytest.raises(RuleError, match=r"^f:1: packet belongs to IP-CIDR"):
+        parse_rule(line, "f:1")
+
+
+def test_a_packet_tells_no_name():
+    with pytest.raises(RuleError, match="a packet tells no name"):
+        parse_rule("IP-CIDR,10.0.0.0/8,e,packet,by-name")

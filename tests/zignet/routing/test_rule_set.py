@@ -22,7 +22,8 @@ from tests.zignet.routing.naive_rules import (
     flows,
     lines,
 )
-from zignet.exits import BUILT_IN, Block, Direct
+from zignet.exits import BUILT_IN, Block, Direct, PeerExit
+from zignet.identity import SecretKey
 from zignet.routing import Line, RuleError, Rules, check_lines
 from zignet.routing import rules as rules_module
 
@@ -201,3 +202,34 @@ def test_the_list_of_all_rules():
     assert every[-1].where == ""
     for offset in range(6):
         assert list(rules.listed(offset, 2)) == every[offset : offset + 2]
+
+
+def test_whole_packets_are_for_peers():
+    wrong = "IP-CIDR,203.0.113.0/24,tokyo,packet"
+    message = 'packet sends whole packets, which only a peer takes, and "tokyo" is none'
+    with pytest.raises(RuleError, match=message):
+        make(wrong)
+    lines = [
+        Line(wrong, "f:1"),
+        Line("203.0.113.0/24 -> us packet", "f:2"),
+        Line("1.2.3.4 -> DIRECT packet", "f:3"),
+    ]
+    found = list(check_lines(lines, EXITS, {"us"}))
+    assert [(error.where, error.message) for error in found] == [
+        ("f:1", message),
+        ("f:3", message.replace("tokyo", "direct")),
+    ]
+
+
+def test_the_route_of_a_packet():
+    """Rules about names are not asked; the first of the others wins."""
+    us = PeerExit("us", SecretKey(bytes(32)).public)
+    lines = ["*.video.example -> tokyo", "DST-PORT,25,block", "203.0.113.0/24 -> us packet", "MATCH,office"]
+    rules = Rules.parse([Line(line, "f:1") for line in lines], EXITS | {"us": us})
+    far = bytes((203, 0, 113, 7))
+    assert rules.whole(TCP, bytes(4), 0, far, 443).exit is us
+    assert rules.whole(ICMP, bytes(4), 0, far, 0).exit is us
+    assert rules.whole(TCP, bytes(4), 0, far, 25) is None
+    assert rules.whole(TCP, bytes(4), 0, bytes(4), 443) is None
+    assert [(prefix.length, name) for prefix, name in rules.networks] == [(24, "us")]
+    assert make("203.0.113.0/24 -> tokyo").whole(TCP, bytes(4), 0, far, 443) is None

@@ -51,3 +51,19 @@ def test_endpoints_with_names(tmp_path):
     found = by_name(checks(config_with(tmp_path, f'listen: ["udp://127.0.0.1:0"]\n{peers}')))
     assert found["peer here"].state == State.OK
     assert found["peer gone"].state == State.WARN
+
+
+def test_whole_packets(tmp_path, monkeypatch):
+    """Only of a host that sends them on."""
+    listen = 'listen: ["udp://127.0.0.1:0"]'
+
+    def check(offer):
+        return by_name(checks(config_with(tmp_path, f"{listen}\nexit: {offer}"))).get("whole packets")
+
+    assert check("{allow: all}") is None
+    assert check("{packets: true}").state == State.WARN
+    found = check("{allow: all, packets: true}")
+    assert (found.state, "nft" in found.detail) == (State.OK, True)
+    monkeypatch.setattr("shutil.which", lambda *args, **kwargs: None)
+    found = check("{allow: all, packets: true}")
+    assert (found.state, found.advice) == (State.FAIL, "install nftables")
