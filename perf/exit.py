@@ -1,6 +1,7 @@
 """TCP through a peer's exit against the tunnel itself, between the same two nodes: `python -m perf.exit`, as root.
 
-    near ── sealed ── far ── web      tunnel: near to far's address; exit: near to a name, which far resolves and dials
+    near ── sealed ── far ── web      tunnel: near to far's address; exit: near to a name, which far resolves and dials;
+                                      packets: near to an address, whole, which far's kernel forwards
 
 One stream at a time, the ways in turns: iperf3, and an HTTPS download, nginx to curl (Debian: iperf3, nginx-light). The
 download "bare" does without ZigNet: what TLS itself costs on this machine, at both ends. The CPU time is that of all
@@ -29,6 +30,7 @@ from zignet.lab.hosts import Host, Hosts
 from zignet.lab.namespace import start_module
 
 NAME = "www.video.example"
+FAR = "203.0.113.5"  # of web, by whole packets
 SIZE = 1 << 30  # bytes of the file
 PATIENCE_S = 20.0
 NGINX = """\
@@ -57,8 +59,12 @@ class Lab(Hosts):
         plan.write_text(json.dumps({"records": {NAME: {"A": [web.address]}}, "addresses": [web.address]}))
         start_module(web.namespace, "zignet.lab.nameserver", str(plan))
         dns: dict[str, Any] = {"upstreams": [web.address]}
-        self.start("near", self.config("near", dns=dns, routes=[f"{NAME} -> far", "MATCH,direct"]))
-        self.start("far", self.config("far", dns=dns, exit={"allow": ["near"]}))
+        routes = [f"{NAME} -> far", f"IP-CIDR,{FAR}/32,far,packet", "MATCH,direct"]
+        self.start("near", self.config("near", dns=dns, routes=routes))
+        self.start("far", self.config("far", dns=dns, exit={"allow": ["near"], "packets": True}))
+        web.namespace.address("eth0", f"{FAR}/32")
+        for host, device in ((near, "zig0"), (far, "eth0")):
+            host.namespace.run(["ip", "route", "add", FAR, "dev", device])
         asked = near.namespace.run(["dig", "@127.0.0.1", "-p", "53530", "+short", NAME, "A"])
         self.fake = asked.stdout.strip()
         assert near.reaches(near.inner(far))
@@ -130,7 +136,7 @@ def main() -> None:
             rate, size = run()
             found.setdefault((load, way), []).append((rate, (cpu_s() - before) / size))
 
-        ways = {"tunnel": near.inner(far), "exit": net.fake}
+        ways = {"tunnel": near.inner(far), "exit": net.fake, "packets": FAR}
         for _ in range(given.rounds):
             for way, address in (ways | {"bare": web.address}).items():
                 measure("HTTPS", way, partial(download, near, address, authority))
@@ -140,9 +146,10 @@ def main() -> None:
     medians = {what: statistics.median(rate for rate, _ in figures) for what, figures in found.items()}
     costs = {what: statistics.median(cost for _, cost in figures) for what, figures in found.items()}
     for load in ("down", "up", "HTTPS"):
-        tunnel, by_exit = medians[load, "tunnel"], medians[load, "exit"]
+        tunnel, by_exit, whole = (medians[load, way] for way in ways)
         print(f"{load}: tunnel {tunnel:.2f}, exit {by_exit:.2f} Gbit/s: {by_exit / tunnel:.2f} x", end="")
-        print(f"; CPU s/GB {costs[load, 'tunnel']:.2f} and {costs[load, 'exit']:.2f}")
+        print(f", packets {whole:.2f}: {whole / tunnel:.2f} x", end="")
+        print(f"; CPU s/GB {', '.join(f'{costs[load, way]:.2f}' for way in ways)}")
     ratio = medians["HTTPS", "exit"] / medians["down", "tunnel"]
     print(f"HTTPS by the exit against iperf3 in the tunnel: {ratio:.2f} x")
     print(f"HTTPS without ZigNet: {medians['HTTPS', 'bare']:.2f} Gbit/s, {costs['HTTPS', 'bare']:.2f} s/GB")
