@@ -22,6 +22,8 @@ __all__ = [
     "Step",
     "attach_filter",
     "attach_selector",
+    "by_interface",
+    "by_source",
     "only_from",
 ]
 
@@ -35,6 +37,7 @@ IF_EQUAL, IF_AT_LEAST = 0x15, 0x35
 RETURN = 0x06
 ALL = 0xFFFFFFFF
 IP_HEADER = 2**32 - 0x100000  # SKF_NET_OFF: loads from here on count from the IP header
+INTERFACE = 2**32 - 0x1000 + 8  # SKF_AD_OFF + SKF_AD_IFINDEX: the index of the interface that it comes by
 SOURCE = {4: 12, 16: 8}  # where a source of so many bytes is in it (RFC 791 §3.1, RFC 8200 §3)
 _STEP = struct.Struct("=HBBI")  # struct sock_filter
 _PROGRAM = struct.Struct("@HP")  # struct sock_fprog
@@ -42,16 +45,30 @@ _PROGRAM = struct.Struct("@HP")  # struct sock_fprog
 Step = tuple[int, int, int, int]  # operation, steps to leap if true, if false, operand
 
 
-def only_from(address: bytes, then: int = ALL, otherwise: int = 0) -> list[Step]:
-    """Passes packets with this source, of 4 or 16 bytes; or returns `then` for them, and else `otherwise`."""
+def only_from(address: bytes) -> list[Step]:
+    """Passes packets with this source, of 4 or 16 bytes."""
+    return _source(address, ALL, 0)
+
+
+def by_source(address: bytes) -> list[Step]:
+    """For `attach_selector`: 0 for packets with this source, 1 for all others."""
+    return _source(address, 0, 1)
+
+
+def _source(address: bytes, same: int, other: int) -> list[Step]:
     steps: list[Step] = []
     for at in range(0, len(address), 4):
         steps += [
             (LOAD_WORD, 0, 0, IP_HEADER + SOURCE[len(address)] + at),
             (IF_EQUAL, 1, 0, int.from_bytes(address[at : at + 4], "big")),
-            (RETURN, 0, 0, otherwise),
+            (RETURN, 0, 0, other),
         ]
-    return [*steps, (RETURN, 0, 0, then)]
+    return [*steps, (RETURN, 0, 0, same)]
+
+
+def by_interface(index: int) -> list[Step]:
+    """Passes what comes by this interface; what a host sends to itself comes by `lo`."""
+    return [(LOAD_WORD, 0, 0, INTERFACE), (IF_EQUAL, 0, 1, index), (RETURN, 0, 0, ALL), (RETURN, 0, 0, 0)]
 
 
 def attach_filter(sock: socket.socket, program: list[Step]) -> bool:

@@ -1,9 +1,8 @@
 """Where the API is reached. The packet process makes these sockets, and hands them to the control process.
 
 admin.sock in the state directory     mode 0660: who may open it may change what the command line may
-port 80 of the node's own addresses   only for packets from that very address, and so from this host: the kernel
-                                      drops a peer's before there is a connection, or has another socket of the
-                                      same port take it (`zignet serve`)
+port 80 of the node's own addresses   only for packets from that very address, and so from this host: what a peer
+                                      sends never meets this socket, and may meet another (`zignet serve`)
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from zignet.bpf import attach_filter, attach_selector, only_from
+from zignet.bpf import attach_filter, attach_selector, by_source, only_from
 from zignet.control.place import listen
 
 __all__ = ["ADMIN_SOCKET", "admin_listeners"]
@@ -43,15 +42,19 @@ def admin_listeners(
 
 
 def _tcp(address: str) -> socket.socket:
+    """Of several sockets of the address and port the first, and for this host alone: `zignet serve` is the second.
+
+    Binding it to `lo` does not do: to the kernel, what this host sends to itself comes by the address's own device.
+    """
     made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    packed = socket.inet_pton(made.family, address)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        own = socket.inet_pton(made.family, address)
-        attach_filter(made, only_from(own))  # where not, accepting looks again
-        attach_selector(made, only_from(own, FIRST, SECOND))
+        attach_filter(made, only_from(packed))  # where it can't be, accepting looks again
         made.bind((address, PORT))
         made.listen(BACKLOG)
+        attach_selector(made, by_source(packed))
         made.setblocking(False)
     except BaseException:
         made.close()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zignet.bpf import attach_filter, by_interface
 from zignet.cli.errors import ExitCode, Fault
 from zignet.config.publish import service_name
 from zignet.control import Client, ControlError, Declined, NotRunning
@@ -91,9 +92,10 @@ def _listeners(addresses: Sequence[str], port: int) -> list[socket.socket]:
             sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
             made.append(sock)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEPORT, 1
-            )  # the Admin API may have it for this host
+            # Beside the Admin API, which has port 80 of the address for this host itself
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if not attach_filter(sock, by_interface(socket.if_nametoindex(interface))):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
             try:
                 sock.bind((address, port))
                 sock.listen(BACKLOG)

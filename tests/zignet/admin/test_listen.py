@@ -12,6 +12,7 @@ import pytest
 
 from tests.lab.peers import eventually
 from zignet.admin.listen import ADMIN_SOCKET, admin_listeners
+from zignet.cli.serve import _listeners
 from zignet.lab.namespace import Namespace, join
 
 pytestmark = pytest.mark.root
@@ -59,6 +60,43 @@ def test_who_reaches_them(pair: tuple[Namespace, Namespace], tmp_path: Path) -> 
     finally:
         for each in made:
             each.close()
+
+
+def test_a_service_for_others_on_the_same_port(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
+    """`zignet serve` for who comes by the device, the API for this host, and each alone before and after."""
+    here, there = pair
+    for address in ("192.0.2.1", "2001:db8::1"):
+        unix, api = here.call(admin_listeners, tmp_path, [address])
+        (service,) = here.call(_listeners, "eth0", [address], 80)
+        service.setblocking(False)
+        try:
+            for _ in range(20):
+                with here.connect(address, 80) as end:
+                    assert accepted(api) == end.getsockname()[:2]
+                with there.connect(address, 80) as end:
+                    assert accepted(service) == end.getsockname()[:2]
+            service.close()
+            here.connect(address, 80).close()
+            assert accepted(api)
+            with pytest.raises(TimeoutError):
+                there.connect(address, 80, timeout_s=1.5)
+        finally:
+            for each in (unix, api, service):
+                each.close()
+
+
+def accepted(listener: socket.socket) -> tuple[str, int]:
+    """Who has connected here."""
+    found = eventually(lambda: try_accept(listener), 20)
+    found[0].close()
+    return tuple(found[1][:2])
+
+
+def try_accept(listener: socket.socket):
+    try:
+        return listener.accept()
+    except BlockingIOError:
+        return None
 
 
 def test_the_port_is_taken(pair: tuple[Namespace, Namespace], tmp_path: Path) -> None:
