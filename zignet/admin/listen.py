@@ -19,7 +19,6 @@ __all__ = ["ADMIN_SOCKET", "admin_listeners"]
 ADMIN_SOCKET = "admin.sock"
 PORT = 80
 BACKLOG = 64
-FIRST, SECOND = 0, 1  # of the sockets of this address and port, in their order
 
 
 def admin_listeners(

@@ -72,7 +72,8 @@ def serve(state_dir: Path, service: Service, told: Callable[[str], None] = print
             raise Fault(
                 "this node has no peers: its configuration has neither `listen` nor `peers` nor `publish`"
             )
-        listeners = _listeners([identity["address"], identity["address6"]], service.port)
+        interface = status["interface"]
+        listeners = _listeners(interface["name"], [identity["address"], identity["address6"]], service.port)
         client.publish(service.name, "tcp", service.port, list(service.to))
     port = "" if service.port == HTTP else f":{service.port}"
     host, own = service.target
@@ -84,8 +85,8 @@ def serve(state_dir: Path, service: Service, told: Callable[[str], None] = print
     asyncio.run(_Relay(state_dir, service).run(listeners))
 
 
-def _listeners(addresses: Sequence[str], port: int) -> list[socket.socket]:
-    """One for each address. Raises `Fault`."""
+def _listeners(interface: str, addresses: Sequence[str], port: int) -> list[socket.socket]:
+    """For what comes by the TUN, and so from peers. Raises `Fault`."""
     made: list[socket.socket] = []
     try:
         for address in addresses:
