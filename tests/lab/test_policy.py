@@ -1,8 +1,11 @@
 """Who comes in by policies, with real nodes: files, scripts, and the control process that asks them."""
 
 import contextlib
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from zignet.rights import Cap
 from zignet.wire import Farewell, FarewellReason, Ping, Pong
 
 pytestmark = pytest.mark.root
+SOMEBODY = 4711  # a user id
 PATIENCE_S = 60.0  # on a machine that does much else
 
 
@@ -54,13 +58,14 @@ def script(net):
 def config(net, members, script):
     """The configuration of a, with changes to `inbound`."""
 
-    def made(**inbound):
+    def made(admin=None, **inbound):
         policies = [
             {"type": "file", "path": str(members)},
             {"type": "script", "command": [str(script)], "timeout": "10s", "cache": "1s"},
         ]
         usual = {"policies": policies, "recheck": "2s"} | inbound
-        return {"proxy": {"mode": "off"}, "listen": [f"udp://[::]:{PORT}"], "inbound": usual}
+        more = {} if admin is None else {"admin": admin}
+        return {"proxy": {"mode": "off"}, "listen": [f"udp://[::]:{PORT}"], "inbound": usual, **more}
 
     return made
 
@@ -131,12 +136,31 @@ def caps(pid, name):
 def test_a_file_admits_and_its_change_ends_the_session(a, members, stranger):
     admit(members, stranger)
     assert comes_in(stranger)
-    assert f"line 1 of {members}" in entry(a, stranger)["admitted"]
+    why = entry(a, stranger)["admitted"]
+    assert str(members) in why
+    assert "line 1" in why
     members.write_text("# nobody\n")
     assert stranger.told(Farewell, PATIENCE_S) == Farewell(FarewellReason.NOT_ADMITTED)
     assert entry(a, stranger) is None
     eventually(lambda: f"{stranger.secret.public.name} is not admitted any more: " in a.node.log())
     assert not stranger.call()
+
+
+def test_a_check_asks_the_node_as_well(a, members, stranger):
+    key = stranger.secret.public.name
+    assert a.namespace.run(a.node.command("policy", "check", key)).returncode != 0
+    members.write_text(key)
+
+    def checked():
+        done = a.namespace.run(a.node.command("policy", "check", key, "--json"))
+        found = json.loads(done.stdout)
+        return found if found["running"]["allowed"] else None
+
+    found = eventually(checked, PATIENCE_S)
+    assert found["allowed"]
+    assert str(members) in found["running"]["reason"]
+    shown = a.namespace.run(a.node.command("policy", "check", key)).stdout
+    assert "The running node admits it: " in shown
 
 
 def test_a_script_admits_and_changes_its_mind(a, script, stranger):
@@ -302,6 +326,53 @@ def test_a_node_that_is_killed_takes_it_along(a):
     pid = control(a)["pid"]
     a.node.kill()
     eventually(lambda: not alive(pid), PATIENCE_S)
+
+
+def test_a_node_without_root(net, a, members, config, stranger):
+    """As systemd starts it with User= and AmbientCapabilities: its child is the same user, without these."""
+    a.node.stop()
+    state = a.node.state_dir
+    a.prepare(config(admin={}))
+    for path in (a.directory, *a.directory.rglob("*")):
+        os.chown(path, SOMEBODY, SOMEBODY)
+    command = [
+        sys.executable,
+        "-m",
+        "tests.lab.as_user",
+        str(SOMEBODY),
+        str(a.directory),
+        "--",
+        *a.node.command("up"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    with a.node.log_file.open("wb") as log:
+        a.node.process = a.namespace.popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+        )
+    try:
+        eventually(lambda: "ready" in a.node.log() or a.node.process.poll() is not None, PATIENCE_S)
+        assert a.node.process.poll() is None, a.node.log()
+        found = control(a)
+        node, child = a.node.process.pid, found["pid"]
+        assert (caps(node, "CapEff"), caps(child, "CapEff"), caps(child, "CapPrm")) == (
+            1 << Cap.NET_ADMIN,
+            0,
+            0,
+        )
+        assert os.stat(f"/proc/{node}").st_uid == SOMEBODY
+        assert str(SOMEBODY) in Path(f"/proc/{child}/status").read_text()
+        admit(members, stranger)
+        assert comes_in(stranger)
+        os.kill(child, signal.SIGKILL)
+        eventually(lambda: control(a)["pid"] != child, PATIENCE_S)
+        a.node.process.send_signal(signal.SIGTERM)
+        assert a.node.process.wait(PATIENCE_S) == 0
+        assert not a.namespace.netlink(lambda ip: ip.link_lookup(ifname="zig0"))
+    finally:
+        a.node.kill()
+        for path in (a.directory, *a.directory.rglob("*")):
+            os.chown(path, 0, 0)
+        assert state.exists()
 
 
 def test_without_policies_there_is_no_such_process(net, a, config):

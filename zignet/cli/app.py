@@ -401,10 +401,13 @@ def policy_check(
         raise Fault(f"--proto is tcp, udp or icmp, not {proto}", ExitCode.USAGE)
     options: Options = context.obj
     found, notes = view.answer(options.path, key, proto, port)
+    running = view.asked_of_node(_state_dir(context), found["key"])
     if as_json:
-        _print_json({**found, "notes": notes})
+        _print_json({**found, "notes": notes, "running": running})
     else:
         view.show(_console(), found, notes)
+        if running is not None:
+            print(view.of_node(running))
     if code := view.code(found):
         raise typer.Exit(code)
 

@@ -1,4 +1,4 @@
-"""`zignet policy check`: may this key come in, and why? Asked of the configuration alone, in this process."""
+"""`zignet policy check`: may this key come in, and why? Asked of the configuration, and of the node if one runs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from zignet.config import Config
+    from zignet.control.messages import Decided
     from zignet.identity import PublicKey
 
-__all__ = ["Answer", "answer", "code", "key_of", "lines", "show"]
+__all__ = ["Answer", "answer", "asked_of_node", "code", "key_of", "lines", "of_node", "show"]
 
 Answer = tuple[Check, list[str]]  # and what the sources note
 
@@ -87,6 +88,25 @@ async def _say_what_is_waited_for(judge: Judge) -> None:
             asked = ", ".join(escape(printable(each.label)) for each in judge.status() if each.pending)
             shown.update(f"asking {asked} … {duration(time.monotonic() - since)}")
             await asyncio.sleep(_GLANCE_S)
+
+
+def asked_of_node(state_dir: Path, key: str) -> Decided | None:
+    """What the node that runs says, which may have asked earlier, and asks as another user. None: none can be asked."""
+    from zignet.control.client import Client, ControlError
+
+    try:
+        with Client(state_dir) as client:
+            return client.policy_check(key)
+    except ControlError:
+        return None
+
+
+def of_node(decided: Decided) -> str:
+    """The same as a sentence."""
+    if decided["allowed"] is None:
+        return printable(f"The running node can't tell: {decided['reason']}.")
+    verb = "admits" if decided["allowed"] else "does not admit"
+    return printable(f"The running node {verb} it: {decided['reason']}")
 
 
 def code(found: Check) -> ExitCode:

@@ -107,8 +107,8 @@ colour: blue
         'z.yaml:11: routes[2]: expected a rule line or "file: ./rules.txt"; '
         "put quotes around a rule with a colon",
         "z.yaml:12: limits.half_open: more than limits.flows, which it is a part of",
-        "z.yaml:13: colour: unknown key; known: cipher, dns, exit, exits, inbound, key_file, key_log, limits, "
-        "listen, mark, peers, proxy, …",
+        "z.yaml:13: colour: unknown key; known: admin, cipher, dns, exit, exits, inbound, key_file, key_log, "
+        "limits, listen, mark, peers, …",
     ]
 
 
