@@ -278,14 +278,14 @@ class Report:
             raise RequestError(f"nobody here has the address {of}")
         return found
 
-    def admission(self, key: str) -> Admission:
-        """What the configuration's lists say of a key."""
+    def admission(self, key: str, proto: str | None = None, port: int | None = None) -> Admission:
+        """What the configuration's lists say of a key, and whether it may reach a service."""
         hub = self._hub()
         from zignet.identity import BadKey
         from zignet.peers import report
 
         try:
-            return report.admission(hub, key)
+            return report.admission(hub, key, proto, port)
         except BadKey as error:
             raise RequestError(str(error)) from error
 

@@ -97,8 +97,8 @@ def test_peers_contacts_and_policy(net, curl):
     assert (peer["key"], peer["state"]) == (b.key, "connected")
     (contact,) = curl(a, "http://100.64.0.1/api/contacts")[1]["contacts"]
     assert (contact["key"], contact["name"], contact["online"]) == (b.key, "b", True)
-    code, found = curl(a, f"http://100.64.0.1/api/policy/check?pubkey={b.key}")
-    assert (code, found["allowed"]) == (200, True)
+    code, found = curl(a, f"http://100.64.0.1/api/policy/check?pubkey={b.key}&proto=tcp&port=22")
+    assert (code, found["allowed"], found["service"]["allowed"]) == (200, True, True)
     stranger = SecretKey.generate().public
     code, found = curl(a, f"http://100.64.0.1/api/policy/check?pubkey={stranger.base58}")
     assert (code, found["allowed"]) == (200, False)

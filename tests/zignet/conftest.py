@@ -28,6 +28,7 @@ from zignet.control import (
     Place,
     Pulse,
     Question,
+    Reach,
     RequestError,
     Rule,
     Status,
@@ -314,10 +315,14 @@ class SampleNode:
             peers = [peer for peer in peers if peer["state"] == "connected"]
         return iter(peers[offset:][:limit])
 
-    def admission(self, key: str) -> Admission:
+    def admission(self, key: str, proto: str | None = None, port: int | None = None) -> Admission:
+        service = None
+        if proto is not None:
+            service = Reach(proto=proto, port=port, allowed=port != 22, reason="Because.")
         if any(key == peer["key"] for peer in self.open_peers):
-            return Admission(allowed=True, reason="The configuration names this key as a peer (peers).")
-        return Admission(allowed=None, reason="")
+            reason = "The configuration names this key as a peer (peers)."
+            return Admission(allowed=True, reason=reason, service=service)
+        return Admission(allowed=None, reason="", service=service)
 
     def policy_check(self, key: str) -> Iterable[Decided | None]:
         yield None

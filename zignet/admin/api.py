@@ -257,10 +257,10 @@ class Api:
     async def policy_check(
         self, pubkey: PublicKey, proto: str | None = None, port: int | None = None
     ) -> PolicyCheck:
-        """Whether a key may come in, and why; whoever may reaches all services."""
+        """Whether a key may come in, and reach a service, and why."""
         if port is not None and proto not in ("tcp", "udp"):
             raise Refused(400, "a port needs proto=tcp or proto=udp")
-        return await self._policy.check(pubkey)
+        return await self._policy.check(pubkey, proto, port)
 
     def decided(self, key: PublicKey, verdict: Verdict) -> None:
         """The judge has decided about somebody who knocked: it is kept, and told to whoever listens."""

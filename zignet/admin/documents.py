@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from zignet.control.messages import ExitStatus, Flow, Peer, Rule, SourceStatus
+from zignet.control.messages import ExitStatus, Flow, Peer, Reach, Rule, SourceStatus
 
 __all__ = [
     "Contact",
@@ -113,6 +113,7 @@ class PolicyCheck(TypedDict):
     valid_s: float | None  # for how long that holds; None: until something changes
     provisional: bool  # a source has not answered yet
     steps: list[PolicyStep]  # none where the lists of the configuration decide
+    service: Reach | None  # None: it was not asked about
 
 
 class PolicyStatus(TypedDict):

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 from zignet.admin.documents import PolicyCheck, PolicyStatus, PolicyStep
 from zignet.admin.refused import Refused
-from zignet.control.messages import Admission, SourceStatus
+from zignet.control.messages import Admission, Reach, SourceStatus
 from zignet.identity import PublicKey
 from zignet.policy.judge import Busy, Verdict
 from zignet.policy.judge import SourceStatus as Asked
@@ -42,9 +42,11 @@ class Policy:
         self._judge = judge
         self._latest: deque[PolicyCheck] = deque(maxlen=KEPT)
 
-    async def check(self, key: PublicKey) -> PolicyCheck:
-        """Whether this key may come in. Raises `Refused`, `ControlError`."""
-        listed = cast(Admission, await self._ask_one({"do": "admission", "key": key.name}, "admission"))
+    async def check(self, key: PublicKey, proto: str | None = None, port: int | None = None) -> PolicyCheck:
+        """Whether this key may come in, and reach a service. Raises `Refused`, `ControlError`."""
+        request: dict[str, Any] = {"do": "admission", "key": key.name}
+        request |= {name: value for name, value in (("proto", proto), ("port", port)) if value is not None}
+        listed = cast(Admission, await self._ask_one(request, "admission"))
         if listed["allowed"] is not None:
             return PolicyCheck(
                 key=key.name,
@@ -53,12 +55,13 @@ class Policy:
                 valid_s=None,
                 provisional=False,
                 steps=[],
+                service=listed["service"],
             )
         judge = self._judge()
         if judge is None:
             raise Refused(503, "the policies are being read; ask again")
         try:
-            return document(key, await judge.decide(key))
+            return document(key, await judge.decide(key), listed["service"])
         except Busy as error:
             raise Refused(503, f"no decision now: {error}") from error
 
@@ -75,7 +78,7 @@ class Policy:
         return PolicyStatus(sources=sources, decisions=list(self._latest))
 
 
-def document(key: PublicKey, verdict: Verdict) -> PolicyCheck:
+def document(key: PublicKey, verdict: Verdict, service: Reach | None = None) -> PolicyCheck:
     """A verdict, as the API shows it."""
     return PolicyCheck(
         key=key.name,
@@ -87,6 +90,7 @@ def document(key: PublicKey, verdict: Verdict) -> PolicyCheck:
             PolicyStep(policy=step.rule, source=step.label, said=step.said.value, reason=step.reason)
             for step in verdict.trail
         ],
+        service=service,
     )
 
 

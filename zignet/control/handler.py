@@ -76,8 +76,8 @@ class Answers(Protocol):
         """Whose key, or whose address on this host, that is."""
         ...
 
-    def admission(self, key: str) -> Admission:
-        """What the configuration's lists say of a key."""
+    def admission(self, key: str, proto: str | None = None, port: int | None = None) -> Admission:
+        """What the configuration's lists say of a key, and whether it may reach a service."""
         ...
 
     def publish(self, request: Mapping[str, Any]) -> float:
@@ -146,7 +146,7 @@ def handler_for(node: Answers, dns: Callable[[], DnsReport | None] = lambda: Non
             case "identity":
                 yield {"identity": node.identity(_who(request, "of"))}
             case "admission":
-                yield {"admission": node.admission(_who(request, "key"))}
+                yield {"admission": node.admission(_who(request, "key"), *_service(request))}
             case "policy-check":
                 for decided in node.policy_check(_who(request, "key")):
                     yield {} if decided is None else {"decided": decided}
@@ -211,6 +211,17 @@ def _port(number: object) -> int:
     if not isinstance(number, int) or not 0 < number < 65536:
         raise RequestError("a port is a number from 1 to 65535")
     return number
+
+
+def _service(request: dict[str, Any]) -> tuple[str | None, int | None]:
+    proto, port = request.get("proto"), request.get("port")
+    if proto not in (None, *PROTOCOLS, "icmp"):
+        raise RequestError("proto is tcp, udp or icmp")
+    if port is None:
+        return proto, None
+    if proto not in PROTOCOLS:
+        raise RequestError("a port needs the proto tcp or udp")
+    return proto, _port(port)
 
 
 def _query(request: dict[str, Any]) -> tuple[str, str]:

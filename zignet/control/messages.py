@@ -29,6 +29,7 @@ __all__ = [
     "Ping",
     "Pulse",
     "Question",
+    "Reach",
     "Rule",
     "Status",
     "Step",
@@ -113,11 +114,24 @@ class PeerCounts(TypedDict):
     dropped: dict[str, int]  # by reason
 
 
+class Reach(TypedDict):
+    """Whether a peer may reach a service of this host, if it may come in."""
+
+    proto: str  # tcp | udp | icmp
+    port: int | None  # None: any
+    allowed: bool
+    reason: str  # a sentence
+
+
 class Admission(TypedDict):
-    """`{"do": "admission", "key": str}` → `{"admission": Admission}`: what the configuration's lists say of a key."""
+    """`{"do": "admission", "key": str}` → `{"admission": Admission}`: what the configuration's lists say of a key.
+
+    With `"proto"`, and perhaps `"port"`, also whether it may reach that.
+    """
 
     allowed: bool | None  # None: `inbound.policies` decide
     reason: str  # a sentence; "" where they do
+    service: Reach | None  # None: it was not asked about
 
 
 class Identity(TypedDict):

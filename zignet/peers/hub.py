@@ -682,6 +682,10 @@ class Hub:
         """From now on these may be reached by peers; None: all that there are. Live connections are looked at again."""
         self._desk.change(services, (*self.links(), *self._pending.values()))
 
+    def reach(self, key: PublicKey, proto: str, port: int | None) -> tuple[bool, str]:
+        """Whether a key, once it is in, may reach a service here (tcp, udp, icmp; None: any port), and a sentence."""
+        return self._desk.reach(key, proto, port)
+
     def tell(self, offers: Callable[[PublicKey], tuple[Offer, ...]]) -> None:
         """From now on these are offered to the owners of keys, who are told."""
         self._offers = offers

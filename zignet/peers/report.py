@@ -16,6 +16,7 @@ from zignet.control.messages import (
     Offered,
     PeerCounts,
     Ping,
+    Reach,
 )
 from zignet.control.messages import Peer as Row
 from zignet.exits import PeerExit
@@ -231,14 +232,18 @@ def absent(hub: Hub, x: bytes, key: str, address: int, last_seen: int, endpoint:
     return base
 
 
-def admission(hub: Hub, text: str) -> Admission:
+def admission(hub: Hub, text: str, proto: str | None = None, port: int | None = None) -> Admission:
     """What the configuration says of a key (in any form), where it needs to ask nobody. Raises `BadKey`."""
     key = PublicKey.from_text(text)
     judged = hub.asking.judged
     decision = hub.admission.admit(key, hub.loop.now) if judged is None else judged.lists.listed(key)
+    service = None
+    if proto is not None:
+        allowed, reason = hub.reach(key, proto, port)
+        service = Reach(proto=proto, port=port, allowed=allowed, reason=reason)
     if decision is None:
-        return Admission(allowed=None, reason="")
-    return Admission(allowed=decision.allowed, reason=decision.reason)
+        return Admission(allowed=None, reason="", service=service)
+    return Admission(allowed=decision.allowed, reason=decision.reason, service=service)
 
 
 def policy_check(hub: Hub, text: str) -> Iterable[Decided | None]:

@@ -169,6 +169,21 @@ class Desk:
         made = self._rules.of(key)
         return None if made is None else made.follow(self._resting.pop(key.x, None))
 
+    def reach(self, key: PublicKey, proto: str, port: int | None) -> tuple[bool, str]:
+        """Whether a key may reach a service (tcp, udp, icmp; None: any port), and a sentence that says why."""
+        what = proto if port is None else f"{proto} port {port}"
+        rules = None if self._rules is None else self._rules.rules_for(key)
+        if rules is None:
+            return True, "Nothing limits what it may reach (inbound: services)."
+        for rule in rules:
+            fits = not rule.ports or (
+                port is not None and any(low <= port <= high for low, high in rule.ports)
+            )
+            if rule.protocol == PROTOCOLS[proto] and fits and (rule.members is None or key in rule.members):
+                whom = "everybody who may come in" if rule.members is None else "this key"
+                return True, f"{what} is for {whom} (inbound: services, or publish)."
+        return False, f"{what} is not for this key (inbound: services, and publish)."
+
     def rest(self, key: PublicKey, services: Services | None) -> None:
         """The link goes."""
         if services is not None:

@@ -230,6 +230,7 @@ def test_policy(tmp_path: Path, node: Any) -> None:
             "valid_s": None,
             "provisional": False,
             "steps": [{"policy": 1, "source": "file a.txt", "said": "match", "reason": "line 3"}],
+            "service": {"proto": "tcp", "port": 22, "allowed": False, "reason": "Because."},
         }
         found = served.ask(f"/api/policy/check?pubkey={FRIEND.name}").json
         assert (found["allowed"], found["steps"]) == (True, [])

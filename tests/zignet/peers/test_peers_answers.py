@@ -10,6 +10,7 @@ import pytest
 from tests.zignet.peers.hubs import Node, World, met
 from zignet.control import ControlSession, RequestError, handler_for
 from zignet.peers.admission import ConfiguredAdmission
+from zignet.peers.services import Rule, ServiceRules
 from zignet.report import Report
 
 
@@ -101,7 +102,33 @@ def test_what_the_lists_say(world: World, pair: tuple[Node, Node]) -> None:
     (answer,) = ask(world, a, do="admission", key=b.key.name)
     assert answer["admission"]["allowed"] is False
     (answer,) = ask(world, a, do="admission", key=stranger.name)
-    assert answer["admission"] == {"allowed": None, "reason": ""}
+    assert answer["admission"] == {"allowed": None, "reason": "", "service": None}
+
+
+def test_what_may_be_reached(world: World, pair: tuple[Node, Node]) -> None:
+    a, b = pair
+    stranger = world.node("stranger").key
+
+    def reach(key: Any, proto: str, port: int | None = None) -> bool:
+        service = {"proto": proto} | ({} if port is None else {"port": port})
+        (answer,) = ask(world, a, do="admission", key=key.name, **service)
+        found = answer["admission"]["service"]
+        assert (found["proto"], found["port"]) == (proto, port)
+        assert found["reason"].endswith(".")
+        return bool(found["allowed"])
+
+    assert reach(stranger, "tcp", 22)
+    assert reach(stranger, "icmp")
+    rules = [Rule(6, ((22, 22),), {b.key}), Rule(6, ((80, 90),)), Rule(17)]
+    a.hub.serve(ServiceRules(rules, [Rule(6, ((8080, 8080),))], only={stranger}))
+    assert (reach(b.key, "tcp", 22), reach(b.key, "tcp", 85), reach(b.key, "tcp", 91)) == (True, True, False)
+    assert (reach(b.key, "udp", 1), reach(b.key, "udp"), reach(b.key, "tcp"), reach(b.key, "icmp")) == (
+        True,
+        True,
+        False,
+        False,
+    )
+    assert (reach(stranger, "tcp", 8080), reach(stranger, "tcp", 80)) == (True, False)
 
 
 def test_ping(world: World, pair: tuple[Node, Node]) -> None:
