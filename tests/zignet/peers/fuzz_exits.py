@@ -19,7 +19,7 @@ from tests.zignet.peers.pair import ONE4, PEER, Came, tcp, udp
 from tests.zignet.wire.fuzz import EXITS, FRAMES, mutate
 from zignet.noise import Suite
 from zignet.peers import guest
-from zignet.wire import BadFrame, Flag, seal, split, strip, to_exit
+from zignet.wire import BadFrame, Flag, Protocol, seal, split, strip, to_exit
 
 FAKE = (ONE4, bytes((198, 19, 0, 7)))
 MEANINGS = ["", "", "www.example", "127.0.0.1", "::1", "10.0.0.1", "a.example"]
@@ -32,7 +32,7 @@ def frames(rng: random.Random) -> list[bytes]:
     for inside in (
         flow(rng) if rng.random() < 0.5 else [strip(tcp(FAKE, flags=rng.choice((2, 2, 16, 4, 18, 1))))]
     ):
-        if inside[1] & Flag.EXIT:  # the wrong way round
+        if inside[1] & Flag.EXIT or inside[0] == Protocol.WHOLE:  # the wrong way round, or no exit flow at all
             made.append(inside)
             continue
         number = rng.choice((1, 7, 7, 0xFFFFFF, rng.randrange(1, 1 << 24)))
