@@ -24,6 +24,7 @@ from nat.craft import (
     Unreachable,
     echo,
     echo_reply,
+    fragments6,
     icmp_error,
     ip_packet,
     tcp_probe,
@@ -408,3 +409,18 @@ def test_ip_packets_that_can_not_be():
         ip_packet(bytes(16), bytes(16), 17, bytes(65_536))
     with pytest.raises(ValueError, match="address"):
         ip_packet(bytes(4), bytes(16), 17, b"")
+
+
+@pytest.mark.parametrize("size", [8, 1232, 1233, 5000])
+def test_fragments_of_ipv6_are_put_together_again(size):
+    whole = ip_packet(bytes(15) + b"\1", bytes(15) + b"\2", 17, bytes(range(250)) * 21)[: 40 + size]
+    body, last = b"", False
+    for piece in fragments6(whole, 1280, 7):
+        read = IPv6(piece)
+        header = read[IPv6ExtHdrFragment]
+        assert len(piece) == 40 + read.plen <= 1280
+        assert (header.offset * 8, header.id, header.nh, last) == (len(body), 7, 17, False)
+        body += piece[48:]
+        last = not header.m
+    assert last
+    assert body == whole[40:]

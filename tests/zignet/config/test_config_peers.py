@@ -273,3 +273,19 @@ def test_endpoints_inside(endpoint: str, inside: bool):
 @pytest.mark.parametrize("line", ["", "  ", "# x", "\t#"])
 def test_lines_with_nothing_on_them(line: str):
     assert read_line(line) is None
+
+
+def test_whole_packets():
+    """What sends them on, and who takes them: a peer alone."""
+    peers = f"peers: [{{name: us, key: {A.name}}}]"
+    config = parse_config(
+        f"{peers}\nexit: {{allow: [us], packets: true}}\nroutes: ['203.0.113.0/24 -> us packet']"
+    )
+    assert config.exit.packets
+    assert not parse_config("").exit.packets
+    assert config.to_json()["exit"]["packets"] is True
+    wrong = f"{peers}\nroutes:\n  - IP-CIDR,203.0.113.0/24,direct,packet\n  - '*.example -> us packet'\n"
+    assert problems(wrong) == [
+        'z.yaml:3: routes: packet sends whole packets, which only a peer takes, and "direct" is none',
+        "z.yaml:4: routes: packet belongs to IP-CIDR: a whole packet has an address, and nothing else is asked",
+    ]
