@@ -95,14 +95,35 @@ def test_peers_contacts_and_policy(net, curl):
     a, b = net
     (peer,) = eventually(lambda: curl(a, "http://100.64.0.1/api/peers")[1]["peers"])
     assert (peer["key"], peer["state"]) == (b.key, "connected")
-    (contact,) = curl(a, "http://100.64.0.1/api/contacts")[1]["contacts"]
-    assert (contact["key"], contact["name"], contact["online"]) == (b.key, "b", True)
     code, found = curl(a, f"http://100.64.0.1/api/policy/check?pubkey={b.key}&proto=tcp&port=22")
     assert (code, found["allowed"], found["service"]["allowed"]) == (200, True, True)
     stranger = SecretKey.generate().public
     code, found = curl(a, f"http://100.64.0.1/api/policy/check?pubkey={stranger.base58}")
     assert (code, found["allowed"]) == (200, False)
     assert "default_action: deny" in found["reason"]
+
+
+def test_contacts(net, curl):
+    """Written by the API, read by the command line, and known to the node at once."""
+    a, b = net
+    path = str(a.node.state_dir / ADMIN_SOCKET)
+    friend = SecretKey.generate().public
+
+    def ask(method, url, document=None):
+        json_ = ("-H", "Content-Type: application/json", "-d", json.dumps(document)) if document else ()
+        return curl(a, f"http://localhost{url}", "--unix-socket", path, "-X", method, *json_)
+
+    assert ask("POST", "/api/contacts", {"name": "carol", "key": friend.base58})[0] == 200
+    assert ask("POST", "/api/contacts", {"name": "bob", "key": b.key})[1]["online"]
+    assert [each["name"] for each in ask("GET", "/api/contacts")[1]["contacts"]] == ["bob", "carol"]
+    assert "carol" in a.namespace.run(a.node.command("contacts", "list")).stdout
+    name = f"http://100.64.0.1/api/identity?pubkey={friend.hex}"
+    eventually(lambda: curl(a, name)[1]["name"] == "carol", 30)
+    assert ask("PATCH", "/api/contacts/carol", {"name": "dora"})[1]["key"] == friend.name
+    eventually(lambda: curl(a, name)[1]["name"] == "dora", 30)
+    for who in ("dora", "bob"):
+        assert ask("DELETE", f"/api/contacts/{who}")[0] == 200
+    assert ask("GET", "/api/contacts")[1]["contacts"] == []
 
 
 def test_flows_routes_exits_dns(net, curl):

@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Protocol, cast
+from pathlib import Path
+from typing import Any, cast
 
+from zignet.admin.contacts import Book
 from zignet.admin.documents import (
     Contact,
+    ContactChange,
     ContactList,
     ExitList,
     FlowPage,
     Flushed,
     Health,
+    NewContact,
     PeerPage,
     PolicyCheck,
     PolicyStatus,
@@ -42,7 +46,7 @@ from zignet.control.messages import (
 from zignet.identity import PublicKey
 from zignet.policy.judge import Verdict
 
-__all__ = ["Api", "Contacts"]
+__all__ = ["Api"]
 
 MOST = 1_000  # of a page
 PAGES, SINGLES = 16, 1_024  # answers kept for a moment
@@ -52,16 +56,9 @@ RELOAD_S = 30.0  # a long list of peers takes seconds
 OFFSET = Parameter("offset", Number(0, 1 << 31), "how many to leave out; the `next` of the page before")
 LIMIT = Parameter("limit", Number(1, MOST), f"how many at most, up to {MOST:,}")
 PUBKEY = Parameter("pubkey", Key(), "a public key: name, base58 or hexadecimal", required=True)
+WHO = Parameter("who", Text(), "a contact's name or key", required=True)
 PROTO = Parameter("proto", Choice(("tcp", "udp", "icmp")), "the protocol")
 PORT = Parameter("port", Number(1, 65535), "the port")
-
-
-class Contacts(Protocol):
-    """Whom the person knows."""
-
-    async def contacts(self, offset: int, limit: int) -> list[Contact]:
-        """Some of them, in a stable order."""
-        ...
 
 
 class Api:
@@ -71,15 +68,15 @@ class Api:
         self,
         node: Asked,
         judge: Callable[[], Judge | None] = lambda: None,
-        contacts: Contacts | None = None,
+        contacts: Path | None = None,
         named: Callable[[str], None] = lambda name: None,
     ) -> None:
-        """`named` hears the node's own name once it is known."""
+        """`contacts`: the directory of their file; `named` hears the node's own name once it is known."""
         self._node = node
         self._pages = Fresh(node, PAGES, Share())  # of tables that may be large
         self._singles = Fresh(node, SINGLES, Allowance())
+        self._book = None if contacts is None else Book(contacts, self._pages)
         self._policy = Policy(self._singles.one, judge)
-        self._contacts = contacts
         self._named = named
         self._whoami: bytes | None = None
         self.events = Events(node)
@@ -125,12 +122,23 @@ class Api:
     @endpoint("GET", "/api/contacts", ContactList, OFFSET, LIMIT, declined=404)
     async def contacts(self, offset: int = 0, limit: int = MOST) -> ContactList:
         """The contacts, and whether they are online."""
-        if self._contacts is not None:
-            found = await self._contacts.contacts(offset, limit + 1)
-            return ContactList(contacts=found[:limit], next=_next(offset, limit, len(found)))
-        peers = await self._peers({"do": "peers", "offset": offset, "limit": limit + 1})
-        contacts = [_contact(peer) for peer in peers[:limit] if peer["configured"]]
-        return ContactList(contacts=contacts, next=_next(offset, limit, len(peers)))
+        found = await self._contacts_or_none().page(offset, limit + 1)
+        return ContactList(contacts=found[:limit], next=_next(offset, limit, len(found)))
+
+    @endpoint("POST", "/api/contacts", Contact, body=NewContact)
+    async def add_contact(self, body: NewContact) -> Contact:
+        """Know somebody by a name."""
+        return await self._contacts_or_none().add(body)
+
+    @endpoint("PATCH", "/api/contacts/{who}", Contact, WHO, body=ContactChange, declined=404)
+    async def change_contact(self, who: str, body: ContactChange) -> Contact:
+        """Another name, note or tags for a contact."""
+        return await self._contacts_or_none().change(who, body)
+
+    @endpoint("DELETE", "/api/contacts/{who}", Contact, WHO, declined=404)
+    async def remove_contact(self, who: str) -> Contact:
+        """Forget a contact; what it was."""
+        return await self._contacts_or_none().remove(who)
 
     @endpoint(
         "GET",
@@ -283,6 +291,11 @@ class Api:
         """What happens, as server-sent events: peer, flows, reload, decision, node."""
         return self.events.stream()
 
+    def _contacts_or_none(self) -> Book:
+        if self._book is None:
+            raise Refused(404, "this node keeps no contacts")
+        return self._book
+
     # --- the packet process
 
     async def _status(self) -> Status:
@@ -302,17 +315,3 @@ class Api:
 def _next(offset: int, limit: int, found: int) -> int | None:
     """Where the next page begins, if one more than the limit was asked for and found."""
     return offset + limit if found > limit else None
-
-
-def _contact(peer: Peer) -> Contact:
-    """A configured peer, as long as there is no list of contacts."""
-    return Contact(
-        name=peer["name"],
-        key=peer["key"],
-        note="",
-        tags=[],
-        address=peer["address"],
-        address6=peer["address6"],
-        online=peer["state"] == "connected",
-        last_seen=peer["last_seen"],
-    )

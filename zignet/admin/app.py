@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from itertools import count
+from pathlib import Path
 from socket import socket
 from typing import Any
 
@@ -23,7 +24,7 @@ from sanic.http.constants import HTTP
 from sanic.server import AsyncioServer
 
 import zignet
-from zignet.admin.api import Api, Contacts
+from zignet.admin.api import Api
 from zignet.admin.endpoint import JSON, Endpoint, endpoints_of
 from zignet.admin.fresh import Asked
 from zignet.admin.guard import Guard
@@ -69,11 +70,14 @@ _numbers = count(1)
 def create_app(
     node: Asked,
     judge: Callable[[], Judge | None] = lambda: None,
-    contacts: Contacts | None = None,
+    contacts: Path | None = None,
     token: str = "",
 ) -> Sanic[Any, Any]:
     """The application. `node`: the packet process; `judge` gives the one that decides now, None without policies;
-    `token`: what changes by TCP need, with "" there are none. `app.ctx.api.decided` hears of decisions."""
+    `contacts`: the directory of their file; `token`: what changes by TCP need, with "" there are none.
+
+    `app.ctx.api.decided` is to hear of decisions.
+    """
     guard = Guard(token)
     api = Api(node, judge, contacts, guard.also_called)
     app: Sanic[Any, Any] = Sanic(
@@ -111,6 +115,19 @@ def create_app(
     return app
 
 
+def methods_of(path: str) -> list[str]:
+    """By which methods a path can be asked."""
+    parts = path.split("/")
+    found: list[str] = []
+    for each in endpoints_of(Api):
+        pattern = each.path.split("/")
+        if len(pattern) == len(parts) and all(
+            ours.startswith("{") or ours == theirs for ours, theirs in zip(pattern, parts, strict=True)
+        ):
+            found += ("GET", "HEAD") if each.method == "GET" else (each.method,)
+    return found or ["GET", "HEAD"]  # of the OpenAPI document
+
+
 def answer(body: bytes, status: int = 200, media: str = JSON, **more: str) -> HTTPResponse:
     """A response with the headers that all have."""
     return HTTPResponse(body, status, {**HEADERS, **more} if more else HEADERS, media)
@@ -121,6 +138,8 @@ def _serving(
 ) -> Callable[..., Awaitable[HTTPResponse]]:
     async def serve(request: Request, **path: str) -> HTTPResponse:
         given = _given(described, request, path) if path or request.query_string else described.read({}, path)
+        if described.body is not None:
+            given["body"] = described.read_body(request.headers.get("content-type", ""), request.body)
         try:
             found = await handler(**given)
         except Declined as error:
@@ -167,7 +186,8 @@ class Errors(ErrorHandler):
             case NotFound():
                 return _error(404, f"there is nothing here: {OPENAPI} says what there is")
             case MethodNotAllowed():
-                return _error(405, "not by this method", **dict(exception.headers))
+                allowed = ", ".join(methods_of(request.path))  # Sanic does not always know them
+                return _error(405, f"not by this method: {allowed}", allow=allowed)
             case SanicException():
                 return _error(exception.status_code, str(exception) or "the request can't be answered")
         log.error("an answer of the Admin API failed", exc_info=exception)

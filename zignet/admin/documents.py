@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from zignet.control.messages import ExitStatus, Flow, Peer, Reach, Rule, SourceStatus
 
 __all__ = [
     "Contact",
+    "ContactChange",
     "ContactList",
     "Error",
     "ExitList",
     "FlowPage",
     "Flushed",
     "Health",
+    "NewContact",
     "PeerPage",
     "PolicyCheck",
     "PolicyStatus",
@@ -82,10 +84,27 @@ class Contact(TypedDict):
     key: str
     note: str
     tags: list[str]
-    address: str | None  # on this host
-    address6: str
+    address: str | None  # on this host; None: it has none yet
+    address6: str | None  # None: this node has no peers
     online: bool
     last_seen: float | None  # seconds since 1970
+
+
+class NewContact(TypedDict):
+    """Somebody to know."""
+
+    name: NotRequired[str]  # not needed with a link that has one
+    key: str  # a name, base58, hexadecimal, or a link `zignet:KEY?name=…`
+    note: NotRequired[str]
+    tags: NotRequired[list[str]]
+
+
+class ContactChange(TypedDict):
+    """What is to be another than before."""
+
+    name: NotRequired[str]
+    note: NotRequired[str]
+    tags: NotRequired[list[str]]
 
 
 class ContactList(TypedDict):

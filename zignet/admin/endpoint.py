@@ -6,11 +6,12 @@ async def identity(self, ip=None): ...
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import ip_address
-from typing import Any, Protocol, TypeVar
+from typing import Any, NotRequired, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from zignet.admin.refused import Refused
 from zignet.identity import BadKey, PublicKey
@@ -175,6 +176,12 @@ class Endpoint:
     answer: Any  # a TypedDict; or a media type for what is no JSON
     parameters: tuple[Parameter, ...] = ()
     declined: int = 400  # the status where the packet process declines, in its own words
+    body: Any = None  # the TypedDict that a request brings, as JSON
+
+    @property
+    def also(self) -> tuple[int, ...]:
+        """Statuses that only some have."""
+        return () if self.body is None else (409, 415)
 
     @property
     def media(self) -> str:
@@ -189,6 +196,27 @@ class Endpoint:
     def in_path(self, parameter: Parameter) -> bool:
         """Whether a parameter is a part of the path."""
         return f"{{{parameter.name}}}" in self.path
+
+    def read_body(self, media: str, text: bytes) -> dict[str, Any]:
+        """The document of a request, checked. Raises `Refused`."""
+        if media.partition(";")[0].strip().lower() != JSON:
+            raise Refused(415, f"the body is to be {JSON}")
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            raise Refused(400, "the body is not JSON") from None
+        if not isinstance(found, dict):
+            raise Refused(400, "the body is not an object")
+        hints = get_type_hints(self.body, include_extras=True)
+        for name, value in found.items():
+            if name not in hints:
+                raise Refused(400, _unknown(name, list(hints)))
+            if not _is(value, hints[name]):
+                raise Refused(400, f"{name} is not what it should be: see /openapi.json")
+        for name, hint in hints.items():
+            if name not in found and get_origin(hint) is not NotRequired:
+                raise Refused(400, f"{name} is missing")
+        return found
 
     def read(self, query: Mapping[str, Sequence[str]], path: Mapping[str, str]) -> dict[str, Any]:
         """The values of the parameters that were given. Raises `Refused`."""
@@ -213,13 +241,13 @@ class Endpoint:
 
 
 def endpoint(
-    method: str, path: str, answer: Any, *parameters: Parameter, declined: int = 400
+    method: str, path: str, answer: Any, *parameters: Parameter, declined: int = 400, body: Any = None
 ) -> Callable[[F], F]:
     """Make a method of the API's class an endpoint; the first line of its docstring is the summary."""
 
     def mark(handler: F) -> F:
         summary = (handler.__doc__ or "").partition("\n")[0].rstrip(".")
-        described = Endpoint(method, path, summary, handler.__name__, answer, parameters, declined)
+        described = Endpoint(method, path, summary, handler.__name__, answer, parameters, declined, body)
         handler.__endpoint__ = described  # type: ignore[attr-defined]
         return handler
 
@@ -231,6 +259,15 @@ def endpoints_of(api: type) -> Iterator[Endpoint]:
     for member in vars(api).values():
         if isinstance(described := getattr(member, "__endpoint__", None), Endpoint):
             yield described
+
+
+def _is(value: object, hint: Any) -> bool:
+    """Whether a value of JSON is a text, or a list of texts, as a TypedDict of a body says."""
+    if get_origin(hint) is NotRequired:
+        (hint,) = get_args(hint)
+    if hint is str:
+        return isinstance(value, str)
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
 
 
 def _unknown(name: str, known: list[str]) -> str:

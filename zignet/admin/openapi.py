@@ -48,7 +48,7 @@ def _operation(each: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {"schema": {"type": "string"}}
     if not isinstance(each.answer, str):
         answer = {"schema": schema_of(each.answer, schemas)}
-    statuses = {*ALWAYS, each.declined, *((401,) if each.changes else ())}
+    statuses = {*ALWAYS, each.declined, *((401,) if each.changes else ()), *each.also}
     error = {JSON: {"schema": schema_of(Error, schemas)}}
     responses: dict[str, Any] = {"200": {"description": each.summary, "content": {each.media: answer}}}
     for status in sorted(statuses):
@@ -68,6 +68,11 @@ def _operation(each: Endpoint, schemas: dict[str, Any]) -> dict[str, Any]:
         ],
         "responses": responses,
     }
+    if each.body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {JSON: {"schema": schema_of(each.body, schemas)}},
+        }
     if each.changes:
         operation["security"] = [{"token": []}, {}]  # the second: by the unix socket
     return operation

@@ -89,7 +89,7 @@ class Control:
         if listeners:
             from zignet.admin.app import create_app, create_servers
 
-            app = create_app(node, lambda: self.judge, None, settings.token)
+            app = create_app(node, lambda: self.judge, Path.cwd(), settings.token)
             self._api = app.ctx.api
             servers = await create_servers(app, listeners)
         status = asyncio.create_task(self._tell_status())

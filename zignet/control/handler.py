@@ -29,6 +29,7 @@ __all__ = ["FLOWS_PER_LINE", "Answers", "DnsReport", "RequestError", "handler_fo
 FLOWS_PER_LINE = 200
 PEERS_PER_LINE = 25  # their names cost some arithmetic
 RULES_PER_LINE = 50  # each is read from its text
+MOST_KEYS = 1_000  # of identities asked for at once
 MOST = 1 << 53  # of a number in a request: what JSON carries exactly
 PROTOCOLS = ("tcp", "udp")
 NO_DNS = "this node answers no names: there is no `dns` in its configuration, or it is off"
@@ -145,6 +146,10 @@ def handler_for(node: Answers, dns: Callable[[], DnsReport | None] = lambda: Non
                     yield {"peers": listed}
             case "identity":
                 yield {"identity": node.identity(_who(request, "of"))}
+            case "identities":
+                of = _keys(request)
+                for at in range(0, len(of), PEERS_PER_LINE):
+                    yield {"identities": [node.identity(key) for key in of[at : at + PEERS_PER_LINE]]}
             case "admission":
                 yield {"admission": node.admission(_who(request, "key"), *_service(request))}
             case "policy-check":
@@ -172,7 +177,8 @@ def handler_for(node: Answers, dns: Callable[[], DnsReport | None] = lambda: Non
             case unknown:
                 raise RequestError(
                     f"unknown request {str(unknown)[:40]!r}: it is one of status, pulse, flows, explain, "
-                    "peers, identity, admission, policy-check, rules, publish, ping, dns, dns-why, dns-flush, reload"
+                    "peers, identity, identities, admission, policy-check, rules, publish, ping, dns, dns-why, "
+                    "dns-flush, reload"
                 )
 
     return handle
@@ -198,6 +204,13 @@ def _who(request: dict[str, Any], key: str) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= 255:
         raise RequestError(f"{key} is a name, a key or a local address")
     return name
+
+
+def _keys(request: dict[str, Any]) -> list[str]:
+    keys = request.get("of")
+    if not isinstance(keys, list) or len(keys) > MOST_KEYS:
+        raise RequestError(f"of is a list of at most {MOST_KEYS:,} keys")
+    return [_who({"of": key}, "of") for key in keys]
 
 
 def _number(request: dict[str, Any], key: str) -> int | None:

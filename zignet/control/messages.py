@@ -135,7 +135,10 @@ class Admission(TypedDict):
 
 
 class Identity(TypedDict):
-    """`{"do": "identity", "of": str}` → `{"identity": Identity}`: whose key, or whose address on this host, that is."""
+    """`{"do": "identity", "of": str}` → `{"identity": Identity}`: whose key, or whose address on this host, that is.
+
+    `{"do": "identities", "of": [str, …]}` → lines of `{"identities": [Identity, …]}`: of up to 1,000 keys.
+    """
 
     key: str  # 56 characters
     name: str  # of the configuration; ""

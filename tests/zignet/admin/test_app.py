@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.zignet.admin.conftest import FRIEND, GUEST, OWN, STRANGER, TOKEN, Served, api
-from zignet.admin.documents import Contact
+from zignet.contacts import Store
 from zignet.identity import PublicKey
 from zignet.policy.judge import Busy, SourceStatus, Step, Verdict
 from zignet.policy.rules import Said
@@ -94,33 +94,69 @@ def test_peers(served: Served) -> None:
     assert served.ask("/api/peers?which=all&offset=2&limit=1").json["next"] is None
 
 
-def test_contacts_are_the_configured_peers(served: Served) -> None:
-    (friend, guest) = served.ask("/api/contacts").json["contacts"]
-    assert (friend["name"], friend["key"], friend["online"]) == ("friend", FRIEND.name, True)
-    assert (guest["key"], guest["online"], guest["tags"]) == (GUEST.name, False, [])
+@pytest.fixture
+def with_contacts(tmp_path: Path, node: Any) -> Any:
+    (tmp_path / "book").mkdir()
+    with api(tmp_path, node, contacts=tmp_path / "book") as running:
+        yield running
 
 
-def test_contacts_of_a_list(tmp_path: Path, node: Any) -> None:
-    class List:
-        async def contacts(self, offset: int, limit: int) -> list[Contact]:
-            return [
-                Contact(
-                    name=f"c{number}",
-                    key=STRANGER.name,
-                    note="met in Tokyo",
-                    tags=["friends"],
-                    address=None,
-                    address6="fd5a::1",
-                    online=False,
-                    last_seen=None,
-                )
-                for number in range(5)
-            ][offset : offset + limit]
+def change(served: Served, method: str, path: str, document: Any, tcp: bool = False, **headers: str) -> Any:
+    body = json.dumps(document).encode()
+    return served.ask(path, method, tcp, body, **({"content_type": "application/json"} | headers))
 
-    with api(tmp_path, node, contacts=List()) as served:
-        page = served.ask("/api/contacts?limit=2&offset=1").json
-        assert [each["name"] for each in page["contacts"]] == ["c1", "c2"]
-        assert page["next"] == 3
+
+def test_contacts(with_contacts: Served, tmp_path: Path, node: Any) -> None:
+    served = with_contacts
+    assert served.ask("/api/contacts").json == {"contacts": [], "next": None}
+    new = {"name": "alice", "key": FRIEND.base58, "note": "met in Tokyo", "tags": ["Friends"]}
+    found = change(served, "POST", "/api/contacts", new).json
+    address = node.open_peers[0]["address"]
+    assert found["key"] == FRIEND.name
+    assert (found["tags"], found["online"], found["address"]) == (["friends"], True, address)
+    link = f"zignet:{GUEST.name}?name=bob"
+    assert change(served, "POST", "/api/contacts", {"key": link}).json["name"] == "bob"
+    assert [each["name"] for each in served.ask("/api/contacts").json["contacts"]] == ["alice", "bob"]
+    page = served.ask("/api/contacts?limit=1&offset=0").json
+    assert ([each["name"] for each in page["contacts"]], page["next"]) == (["alice"], 1)
+    found = change(served, "PATCH", "/api/contacts/alice", {"name": "Carol", "tags": []}).json
+    assert (found["name"], found["note"], found["tags"]) == ("Carol", "met in Tokyo", [])
+    assert served.ask(f"/api/contacts/{GUEST.name}", "DELETE").json["name"] == "bob"
+    store = Store(tmp_path / "book")  # the same file that the command line has
+    assert [each.name for each in store] == ["Carol"]
+    store.close()
+
+
+def test_contacts_that_can_not_be(with_contacts: Served) -> None:
+    served = with_contacts
+    alice = {"name": "alice", "key": FRIEND.name}
+    assert change(served, "POST", "/api/contacts", alice).status == 200
+    for method, path, document, status, says in (
+        ("POST", "/api/contacts", alice, 409, "alice"),
+        ("POST", "/api/contacts", {"name": "al", "key": FRIEND.name}, 409, "known already"),
+        ("POST", "/api/contacts", {"name": "bob"}, 400, "key is missing"),
+        ("POST", "/api/contacts", {"name": "bob", "key": "x"}, 400, "x"),
+        ("POST", "/api/contacts", {"name": "not a name", "key": GUEST.name}, 400, "name"),
+        ("POST", "/api/contacts", {"nmae": "bob", "key": GUEST.name}, 400, "did you mean name"),
+        ("POST", "/api/contacts", {"name": 7, "key": GUEST.name}, 400, "name is not"),
+        ("POST", "/api/contacts", {"name": "b", "key": GUEST.name, "tags": "x"}, 400, "tags is not"),
+        ("POST", "/api/contacts", [], 400, "not an object"),
+        ("PATCH", "/api/contacts/nobody", {}, 404, "nobody"),
+        ("PATCH", "/api/contacts/alice", {"name": "-"}, 409, "-"),
+        ("DELETE", "/api/contacts/nobody", {}, 404, "nobody"),
+    ):
+        answer = change(served, method, path, document)
+        assert (answer.status, says in answer.error) == (status, True), answer.body
+    assert change(served, "POST", "/api/contacts", alice, content_type="text/plain").status == 415
+    assert served.ask("/api/contacts", "POST", body=b"{", content_type="application/json").status == 400
+    assert (
+        served.ask("/api/contacts", "POST", body=b"[" * 9999, content_type="application/json").status == 400
+    )
+    assert change(served, "POST", "/api/contacts", alice, tcp=True).status == 401
+
+
+def test_a_node_without_contacts(served: Served) -> None:
+    assert served.ask("/api/contacts").status == 404
 
 
 def test_all_pages_of_flows(served: Served, node: Any, make_flow: Any) -> None:
@@ -296,11 +332,17 @@ def test_nothing_is_here(served: Served) -> None:
 
 
 def test_methods(served: Served) -> None:
-    for method, path in (("POST", "/api/whoami"), ("DELETE", "/api/peers"), ("GET", "/api/reload")):
+    for method, path, allowed in (
+        ("POST", "/api/whoami", "GET, HEAD"),
+        ("DELETE", "/api/contacts", "GET, HEAD, POST"),
+        ("GET", "/api/reload", "POST"),
+        ("TRACE", "/api/contacts/alice", "PATCH, DELETE"),
+        ("PUT", "/openapi.json", "GET, HEAD"),
+    ):
         answer = served.ask(path, method)
         assert answer.status == 405
-        assert answer.headers["allow"]
-        assert answer.error
+        assert answer.headers["allow"] == allowed
+        assert allowed in answer.error
 
 
 def test_unknown_parameters(served: Served) -> None:

@@ -68,7 +68,7 @@ CHECKS = (
 
 @pytest.mark.timeout(300)
 def test_schemathesis_finds_nothing(tmp_path: Path, node: Any) -> None:
-    with api(tmp_path, node, judge=Sample) as served:
+    with api(tmp_path, node, judge=Sample, contacts=tmp_path) as served:
         done = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "run", f"http://{served.host}/openapi.json"),

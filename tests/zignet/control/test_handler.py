@@ -60,6 +60,13 @@ def test_identity(node: Any, make_peer: Any) -> None:
         ask(node, {"do": "identity", "of": "100.64.9.9"})
 
 
+def test_identities(node: Any, make_peer: Any) -> None:
+    keys = [make_peer(2)["key"], make_peer(1)["key"]] * 20
+    parts = [part["identities"] for part in ask(node, {"do": "identities", "of": keys})]
+    assert [len(part) for part in parts] == [25, 15]
+    assert [each["key"] for part in parts for each in part] == keys
+
+
 def test_admission(node: Any, make_peer: Any) -> None:
     (answer,) = ask(node, {"do": "admission", "key": make_peer(2)["key"]})
     assert answer["admission"]["allowed"] is True
@@ -182,6 +189,10 @@ def test_reload(node: Any) -> None:
         {"do": "rules", "limit": 1 << 60},
         {"do": "identity"},
         {"do": "identity", "of": ""},
+        {"do": "identities"},
+        {"do": "identities", "of": "x"},
+        {"do": "identities", "of": [7]},
+        {"do": "identities", "of": ["x"] * 1001},
         {"do": "admission"},
         {"do": "admission", "key": "x", "proto": "sctp"},
         {"do": "admission", "key": "x", "port": 22},
@@ -212,7 +223,7 @@ def test_malformed(node: Any, request_: dict[str, Any]) -> None:
 def test_the_unknown_is_told_what_there_is(node: Any) -> None:
     with pytest.raises(
         RequestError,
-        match="one of status, pulse, flows, explain, peers, identity, admission, policy-check, rules, publish, ping",
+        match="one of status, pulse, flows, explain, peers, identity, identities, admission, policy-check, rules",
     ):
         ask(node, {"do": "peer"})
 
