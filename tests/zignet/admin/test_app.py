@@ -309,7 +309,7 @@ def test_health_and_metrics(served: Served) -> None:
         'zignet_dropped_datagrams_total{reason="handshake: wrong mac1"} 5.0',
         "zignet_peers_connected 2.0",
         "zignet_resident_memory_bytes 4.194304e+07",
-        "zignet_control_restarts_total 1.0",
+        "zignet_control_restarts_total 2.0",
         'zignet_dns_queries_total{outcome="fake"} 80.0',
     ):
         assert line in lines
