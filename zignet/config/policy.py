@@ -51,6 +51,8 @@ PARAMETERS = ("key", "base58", "hex")  # what a query may ask with: the key's th
 
 _MOST = 256  # policies
 _SEED_BYTES = 32  # of a program-derived address
+_MOST_SEEDS = 14  # besides the key; the runtime adds one of its own to make 16
+KEY_SEED = "{key}"  # where the member's key stands
 _SOL_DECIMALS = 9
 _TOKEN_DECIMALS = 19  # digits of a 64-bit amount: no mint has more of use
 _PARAMETER = re.compile(r"(?<![:\w\\]):(\w+)")  # but not PostgreSQL's `::type`
@@ -172,8 +174,34 @@ def _amount(text: str) -> Decimal:
     return amount
 
 
+def _seeds(node: Node, key: str, reading: Reading) -> Any:
+    """One or several, the member's key among them: behind the others, unless `{key}` stands somewhere."""
+    found = many(_seed)(node, key, reading) if isinstance(node, Items) else one(_seed)(node, key, reading)
+    seeds = (found,) if isinstance(found, str) else found
+    if not isinstance(seeds, tuple):
+        return seeds
+    if len(seeds) > _MOST_SEEDS:
+        reading.complain(node.line, key, f"a program derives an address of at most {_MOST_SEEDS + 1} seeds")
+    return seeds if KEY_SEED in seeds else (*seeds, KEY_SEED)
+
+
 def _seed(text: str) -> str:
-    if not 1 <= len(text.encode()) <= _SEED_BYTES:
+    """A text for itself, or `hex:…`, `pubkey:…`, `u64:…`."""
+    kind, colon, rest = text.partition(":")
+    size = len(text.encode())
+    if colon and kind == "hex":
+        try:
+            size = len(bytes.fromhex(rest))
+        except ValueError:
+            raise ValueError(f'"{text}" is not hexadecimal') from None
+    elif colon and kind == "pubkey":
+        _account(rest)
+        size = _SEED_BYTES
+    elif colon and kind == "u64":
+        if not (rest.isascii() and rest.isdigit() and len(rest) <= 20 and int(rest) < 1 << 64):
+            raise ValueError(f'"{text}" is not a number of 64 bits')
+        size = 8
+    if not 1 <= size <= _SEED_BYTES:
         raise ValueError(f"a seed has 1 to {_SEED_BYTES} bytes")
     return text
 
@@ -228,8 +256,7 @@ class SolanaPolicy(_Policy):
     mint: str | None = setting(None, one(_account))  # of an NFT
     collection: str | None = setting(None, one(_account))  # that an NFT is a verified member of
     program_id: str | None = setting(None, one(_account))
-    seed: str | None = setting(None, one(_seed))  # before the key, in the address that the program derives
-    commitment: str = setting("confirmed", one(values.choice("processed", "confirmed", "finalized")))
+    seed: tuple[str, ...] = setting((), _seeds)  # of the address that the program derives
     timeout_s: float = setting(5.0, _TIMEOUT, key="timeout")
     cache_s: float | None = setting(None, _CACHE, key="cache")
 
@@ -251,7 +278,7 @@ KEYS_BY_TYPE: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "file": (("path",), _COMMON),
     "script": (("command",), (*_SLOW, "at_once", *_COMMON)),
     "database": (("query",), ("url", "url_file", *_SLOW, "at_once", *_COMMON)),
-    "solana": (("rpc_url", "check"), (*_OF_CHECKS, "commitment", *_SLOW, *_COMMON)),
+    "solana": (("rpc_url", "check"), (*_OF_CHECKS, *_SLOW, *_COMMON)),
 }
 _CLASSES: Mapping[str, type[PolicyConfig]] = {
     "file": FilePolicy,

@@ -16,7 +16,7 @@ _SOURCES: Mapping[str, tuple[str, str]] = {
     "file": ("zignet.policy.sources.file", "FileSource"),
     "script": ("zignet.policy.sources.script", "ScriptSource"),
     "database": ("zignet.policy.sources.database", "DatabaseSource"),
-    "solana": ("zignet.policy.sources.solana", "SolanaSource"),
+    "solana": ("zignet.policy.sources.solana.policy", "solana_source"),
 }
 
 

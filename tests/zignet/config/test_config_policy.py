@@ -131,6 +131,11 @@ def test_all_mistakes_at_once():
         (f"check: nft, mint: {MINT}, collection: {MINT}", "needs one of mint or collection"),
         (f"check: allow_list, program_id: {MINT}", "seed: missing"),
         (f"check: allow_list, program_id: {MINT}, seed: {'x' * 33}", "a seed has 1 to 32 bytes"),
+        (f"check: allow_list, program_id: {MINT}, seed: 'hex:0g'", '"hex:0g" is not hexadecimal'),
+        (f"check: allow_list, program_id: {MINT}, seed: 'hex:'", "a seed has 1 to 32 bytes"),
+        (f"check: allow_list, program_id: {MINT}, seed: 'u64:-1'", "is not a number of 64 bits"),
+        (f"check: allow_list, program_id: {MINT}, seed: 'pubkey:x'", "is not a Solana address"),
+        (f"check: allow_list, program_id: {MINT}, seed: {['a'] * 15}", "at most 15 seeds"),
         ("min_balance: 1", "check: missing; a policy of type solana needs it"),
     ],
 )
@@ -147,7 +152,9 @@ def test_checks_on_chain():
     nft, listed = read(f"    {one}\n{other}\n")
     assert [url.text for url in nft.rpc_url] == ["http://a.example", "https://b.example/"]
     assert (nft.collection, nft.cache_s, nft.optimistic) == (MINT, 3600, False)
-    assert (listed.program_id, listed.seed, listed.optimistic) == (MINT, "member", True)
+    assert (listed.program_id, listed.seed, listed.optimistic) == (MINT, ("member", "{key}"), True)
+    (listed,) = read(f"{other}\n".replace("seed: member", "seed: [a, '{key}', 'u64:7', 'hex:00ff']"))
+    assert listed.seed == ("a", "{key}", "u64:7", "hex:00ff")
     for urls in ("[]", '["ftp://x"]', "7", '"http://[::1"', '"http://h:x"'):
         (problem,) = problems(f"    - {{type: solana, rpc_url: {urls}, check: nft, mint: {MINT}}}")
         assert "rpc_url" in problem

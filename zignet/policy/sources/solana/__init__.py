@@ -5,6 +5,7 @@ rpc        the servers that are asked: several, each given a rest when it fails
 chain      questions to them: accounts in batches, tokens of an owner; answers are held against the question
 checks     what a policy may ask for
 source     a check and a chain behind `zignet.policy.Source`
+policy     from the configuration to a source
 
 A server is believed about the chain's state, and nothing else is: an answer about another mint or owner is a failure.
 """
