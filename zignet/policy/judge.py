@@ -6,9 +6,9 @@
     judge.keep(key)                       from now on `told(key, verdict)` when a source changes its mind
     judge.status()                        per source: asked, matched, failed, the last error
 
-For a key there is at most one decision under way, so no source is asked twice at once about it. What is remembered of
-a key goes when 65,536 others were asked about since; what a source said stands until its validity is over, or until the
-source tells of a change.
+For a key there is at most one decision under way, so no source is asked twice at once about it. The
+32,768 keys that were asked about last are remembered, and at most twice as many; what a source said stands until its
+validity is over, or until the source tells of a change.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _TRIES = 3  # of a decision while sources change
 _MOST_REASON = 200  # characters
 
 Changed = Callable[[PublicKey, Verdict], None]
+_Decided = tuple[float, bool, str, tuple[Step, ...]]  # until when, allowed, reason, trail
 
 
 class Busy(Exception):
@@ -102,7 +103,7 @@ class Judge:
         self._recheck_s = recheck_s
         self._tell = changed
         self._epoch = 0  # one up with every change of any source
-        self._decided: Recent[tuple[Verdict, float]] = Recent(MOST_KNOWN)  # and until when
+        self._decided: Recent[_Decided] = Recent(MOST_KNOWN)
         self._flights: dict[bytes, asyncio.Task[Verdict]] = {}
         self._provisional: set[bytes] = set()  # told so, and waiting for the final verdict
         self._kept: dict[bytes, _Kept] = {}
@@ -135,9 +136,9 @@ class Judge:
         """
         now = self._now()
         entry = self._decided.get(key.x)
-        if entry is not None and entry[1] > now:
-            verdict, until = entry
-            return Verdict(verdict.allowed, verdict.reason, until - now, False, verdict.trail)
+        if entry is not None and entry[0] > now:
+            until, allowed, reason, trail = entry
+            return Verdict(allowed, reason, until - now, False, trail)
         verdict_now = weigh(self._rules, self._recall(key), self._default, now, hurry=True)
         if isinstance(verdict_now, Verdict) and not verdict_now.provisional:
             return self._settle(key, verdict_now)
@@ -155,7 +156,7 @@ class Judge:
     def keep(self, key: PublicKey) -> None:
         """Call `changed` from now on when the verdict about this key is another than before. After `decide`."""
         entry = self._decided.get(key.x)
-        self._kept[key.x] = _Kept(key, entry[0].allowed if entry is not None else None)
+        self._kept[key.x] = _Kept(key, entry[1] if entry is not None else None)
         if entry is None and not self._closed:  # a source has changed since
             with suppress(Busy):
                 self._fly(key, MOST_AT_ONCE)
@@ -227,7 +228,8 @@ class Judge:
     def _settle(self, key: PublicKey, verdict: Verdict) -> Verdict:
         """Remember a verdict, and tell of it where it was waited for or is another than before."""
         verdict.valid_s = min(verdict.valid_s, self._recheck_s)
-        self._decided.put(key.x, (verdict, self._now() + verdict.valid_s))
+        until = self._now() + verdict.valid_s
+        self._decided.put(key.x, (until, verdict.allowed, verdict.reason, verdict.trail))
         kept = self._kept.get(key.x)
         differs = kept is not None and kept.allowed != verdict.allowed
         if kept is not None:
