@@ -117,7 +117,7 @@ class ContactList(TypedDict):
 class PolicyStep(TypedDict):
     """A policy that was asked about a key."""
 
-    policy: int  # from 1, as they stand in the configuration
+    policy: int  # its index in inbound.policies
     source: str
     said: str  # match | no match | failed | pending
     reason: str

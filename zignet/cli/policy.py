@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zignet.cli.contacts import book
+from zignet.cli.contacts_commands import CONTROL
 from zignet.cli.errors import ExitCode, Fault
 from zignet.cli.files import load
 from zignet.cli.text import duration, printable
+from zignet.contacts import NAME
 from zignet.policy.build import make_judge
 from zignet.policy.check import Check, check, patient
 from zignet.policy.judge import Judge
@@ -38,15 +41,26 @@ def answer(path: Path | None, who: str, proto: str | None, port: int | None) -> 
     if port is not None and proto == "icmp":
         raise Fault("icmp has no ports", ExitCode.USAGE)
     service = (proto or "tcp", port) if proto or port is not None else None
-    return asyncio.run(_ask(config, key_of(who, config), service))
+    contacts = _contacts(config)
+    return asyncio.run(_ask(config, key_of(who, config, contacts), service, contacts))
 
 
-def key_of(who: str, config: Config) -> PublicKey:
-    """The key of a peer's name, or in any notation. Raises `Fault`."""
+def _contacts(config: Config) -> dict[PublicKey, str]:
+    """The names of the node's contacts. Raises `Fault`."""
+    directory = config.state_dir / CONTROL
+    if not (directory / NAME).exists():
+        return {}
+    with book(directory) as contacts:
+        return {contact.key: contact.name for contact in contacts}
+
+
+def key_of(who: str, config: Config, contacts: dict[PublicKey, str]) -> PublicKey:
+    """The key of a peer's or a contact's name, or in any notation. Raises `Fault`."""
     from zignet.identity import BadKey, PublicKey
     from zignet.routing import did_you_mean
 
-    named = {peer.name.lower(): peer.key for peer in config.peers}
+    named = {name.lower(): key for key, name in contacts.items()}
+    named |= {peer.name.lower(): peer.key for peer in config.peers}
     if (key := named.get(who.lower())) is not None:
         return key
     try:
@@ -55,17 +69,19 @@ def key_of(who: str, config: Config) -> PublicKey:
         if len(who) >= _SHORTEST_KEY:
             raise Fault(str(error), ExitCode.USAGE) from None
         hint = did_you_mean(who, named)
-        message = f'"{printable(who)}" is neither the name of a peer nor a key{hint}'
+        message = f'"{printable(who)}" is neither the name of a peer or contact nor a key{hint}'
         raise Fault(message, ExitCode.USAGE) from None
 
 
-async def _ask(config: Config, key: PublicKey, service: tuple[str, int | None] | None) -> Answer:
+async def _ask(
+    config: Config, key: PublicKey, service: tuple[str, int | None] | None, contacts: dict[PublicKey, str]
+) -> Answer:
     if not config.inbound.policies:
-        return await check(config, None, key, service), []
+        return await check(config, None, key, service, contacts), []
     judge = make_judge(patient(config.inbound), time.monotonic)
     waiting = asyncio.create_task(_say_what_is_waited_for(judge))
     try:
-        found = await check(config, judge, key, service)
+        found = await check(config, judge, key, service, contacts)
         notes = [f"{status.label}: {note}" for status in judge.status() for note in status.notes]
         return found, notes
     finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypedDict
 
 from zignet.config import Config, InboundConfig
@@ -22,7 +24,7 @@ NOT_ASKED = "not asked"
 class CheckStep(TypedDict):
     """One rule."""
 
-    rule: str  # its place in the configuration, e.g. inbound.policies[2]
+    rule: str  # its place, e.g. inbound.policies[2]; `contacts` for those of the node
     source: str  # for a policy: whom it asks
     said: str  # match, no match, failed, not asked
     reason: str
@@ -41,7 +43,7 @@ class Check(TypedDict):
     """A decision."""
 
     key: str
-    peer: str | None  # its name, if it is a peer
+    peer: str | None  # its name, if it is a peer or a contact
     allowed: bool
     decided_by: str  # the rule
     failed: bool  # a source could not answer, and that decided
@@ -57,7 +59,11 @@ def patient(inbound: InboundConfig) -> InboundConfig:
 
 
 async def check(
-    config: Config, judge: Judge | None, key: PublicKey, service: tuple[str, int | None] | None = None
+    config: Config,
+    judge: Judge | None,
+    key: PublicKey,
+    service: tuple[str, int | None] | None = None,
+    contacts: Mapping[PublicKey, str] = MappingProxyType({}),  # and their names
 ) -> Check:
     """Ask every rule in turn, until one decides. The judge, of a `patient` configuration, may be missing if there are
     no policies. Raises `Busy`."""
@@ -66,6 +72,7 @@ async def check(
     lists = (
         ("inbound.deny", key in inbound.deny, False),
         ("peers", peer is not None, True),
+        ("contacts", key in contacts, True),
         ("inbound.allow", key in inbound.allow, True),
     )
     steps: list[CheckStep] = []
@@ -95,9 +102,16 @@ async def check(
         _step("inbound.default_action", NOT_ASKED if decided else Said.MATCH, "" if decided else default)
     )
     allowed = verdict.allowed if verdict is not None else default == "allow"
+    reach = None
+    if service is not None and allowed:
+        admitted_as_contact = [step["rule"] for step in asked if step["said"] == Said.MATCH][:1] == [
+            "contacts"
+        ]
+        only_published = admitted_as_contact and default == "deny" and key not in inbound.allow
+        reach = _published(*service) if only_published else _reach(config, key, *service)
     return Check(
         key=key.name,
-        peer=peer,
+        peer=peer or contacts.get(key),
         allowed=allowed,
         decided_by=asked[-1]["rule"] if decided else "inbound.default_action",
         failed=decided and asked[-1]["said"] == Said.FAILED,
@@ -106,12 +120,17 @@ async def check(
         else f"Nothing names this key (inbound: default_action: {default}).",
         valid_s=verdict.valid_s if verdict is not None and not listed else None,
         steps=steps,
-        service=_reach(config, key, *service) if service is not None and allowed else None,
+        service=reach,
     )
 
 
 def _step(rule: str, said: str, reason: str, source: str = "") -> CheckStep:
     return CheckStep(rule=rule, source=source, said=str(said), reason=reason)
+
+
+def _published(proto: str, port: int | None) -> Reach:
+    reason = "a contact whom nothing else admits reaches what is published to it (publish)"
+    return Reach(proto=proto, port=port, allowed=False, reason=reason)
 
 
 def _reach(config: Config, key: PublicKey, proto: str, port: int | None) -> Reach:

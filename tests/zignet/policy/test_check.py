@@ -14,10 +14,11 @@ import pytest
 from tests.zignet.policy.keys import KEYS, negation
 from zignet.cli.app import run
 from zignet.config import parse_config
+from zignet.contacts import Contact, Store
 from zignet.policy.build import make_judge
 from zignet.policy.check import check, patient
 
-PEER, DENIED, ALLOWED, LISTED, STRANGER = KEYS[:5]
+PEER, DENIED, ALLOWED, LISTED, STRANGER, CONTACT = KEYS[:6]
 
 
 @pytest.fixture
@@ -29,7 +30,12 @@ def file(tmp_path: Path) -> Path:
     script.write_text("#!/bin/sh\necho 'not paid'\nexit 1\n")
     script.chmod(0o755)
     found = tmp_path / "zignet.yaml"
+    (tmp_path / "state" / "control").mkdir(parents=True)
+    store = Store(tmp_path / "state" / "control")
+    store.add(Contact("bob", CONTACT))
+    store.close()
     found.write_text(f"""
+state_dir: state
 peers: [{{name: laptop, key: {PEER}}}]
 inbound:
   deny: [{DENIED}]
@@ -51,7 +57,7 @@ def ask(file: Path, key, service=None):
     async def scene():
         judge = make_judge(patient(config.inbound), time.monotonic) if config.inbound.policies else None
         try:
-            return await check(config, judge, key, service)
+            return await check(config, judge, key, service, {CONTACT: "bob"})
         finally:
             if judge is not None:
                 await judge.close()
@@ -62,12 +68,13 @@ def ask(file: Path, key, service=None):
 @pytest.mark.parametrize(
     ("key", "allowed", "decided_by", "said"),
     [
-        (DENIED, False, "inbound.deny", "m----"),
-        (negation(DENIED), False, "inbound.deny", "m----"),
-        (PEER, True, "peers", "nm---"),
-        (ALLOWED, True, "inbound.allow", "nnm--"),
-        (LISTED, True, "inbound.policies[0]", "nnnm-"),
-        (STRANGER, False, "inbound.default_action", "nnnnn"),
+        (DENIED, False, "inbound.deny", "m-----"),
+        (negation(DENIED), False, "inbound.deny", "m-----"),
+        (PEER, True, "peers", "nm----"),
+        (CONTACT, True, "contacts", "nnm---"),
+        (ALLOWED, True, "inbound.allow", "nnnm--"),
+        (LISTED, True, "inbound.policies[0]", "nnnnm-"),
+        (STRANGER, False, "inbound.default_action", "nnnnnn"),
     ],
 )
 def test_the_order(file: Path, key, allowed: bool, decided_by: str, said: str):
@@ -78,19 +85,20 @@ def test_the_order(file: Path, key, allowed: bool, decided_by: str, said: str):
     assert rules == [
         "inbound.deny",
         "peers",
+        "contacts",
         "inbound.allow",
         "inbound.policies[0]",
         "inbound.policies[1]",
         "inbound.default_action",
     ]
-    assert "".join(letters[step["said"]] for step in found["steps"])[:5] == said
-    assert (found["steps"][5]["said"] == "match") is (key == STRANGER)
-    assert found["peer"] == ("laptop" if key == PEER else None)
+    assert "".join(letters[step["said"]] for step in found["steps"])[:6] == said
+    assert (found["steps"][6]["said"] == "match") is (key == STRANGER)
+    assert found["peer"] == {PEER: "laptop", CONTACT: "bob"}.get(key)
     assert (found["valid_s"] is None) is (key not in (LISTED, STRANGER))
 
 
 def test_what_is_optimistic_is_waited_for(file: Path):
-    assert ask(file, STRANGER)["steps"][4]["reason"] == "not paid"
+    assert ask(file, STRANGER)["steps"][5]["reason"] == "not paid"
 
 
 def test_a_failure_decides(file: Path):
@@ -164,6 +172,15 @@ def test_for_people(file: Path, capsys, monkeypatch):
     assert "could not answer" in out
 
 
+def test_a_contact(file: Path, capsys):
+    code, out, _ = command(file, "Bob", "--json", capsys=capsys)
+    found = json.loads(out)
+    assert (code, found["key"], found["peer"], found["decided_by"]) == (0, CONTACT.name, "bob", "contacts")
+    code, out, _ = command(file, "bob", "--port", "80", capsys=capsys)
+    assert code == 7
+    assert "reaches what is published to it" in out
+
+
 def test_for_programs(file: Path, capsys):
     code, out, _ = command(file, str(STRANGER), "--json", capsys=capsys)
     found = json.loads(out)
@@ -175,7 +192,7 @@ def test_for_programs(file: Path, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["lapto"], 2, '"lapto" is neither the name of a peer nor a key; did you mean "laptop"?'),
+        (["lapto"], 2, '"lapto" is neither the name of a peer or contact nor a key; did you mean "laptop"?'),
         ([f"{STRANGER.name[:-1]}x"], 2, "is mistyped"),
         (["laptop", "--proto", "icmp", "--port", "1"], 2, "icmp has no ports"),
         (["laptop", "--proto", "sctp"], 2, "--proto is tcp, udp or icmp, not sctp"),
