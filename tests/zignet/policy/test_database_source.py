@@ -260,3 +260,15 @@ def test_a_server_that_goes_away_in_the_middle_and_comes_back(url: str, server: 
         await slow.close()
 
     asyncio.run(scene())
+
+
+def test_a_server_that_was_restarted_while_nobody_asked(url: str, server: Postgres):
+    async def scene() -> None:
+        source = source_of(url)
+        assert (await source.look(A)).matches
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.start)
+        assert (await source.look(A)).matches  # by a new connection, and without an error
+        await source.close()
+
+    asyncio.run(scene())
