@@ -20,7 +20,7 @@ COMPILED = [
     "nat.tally",
     "nat.tcp",
     "nat.udp",
-    "zignet.dns.key_table",
+    "zignet.dns.name_table",
     "zignet.peers.receive",
     "zignet.peers.send",
     "zignet.policy.keytable",

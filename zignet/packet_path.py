@@ -8,7 +8,7 @@ __all__ = ["COMPILED", "compiled_modules"]
 
 COMPILED = (
     *nat.COMPILED,
-    "zignet.dns.key_table",
+    "zignet.dns.name_table",
     "zignet.peers.receive",
     "zignet.peers.send",
     "zignet.policy.keytable",

@@ -9,7 +9,7 @@ live flow has the address. Least recently used go first, and those without a flo
 random names pushes out its own. What the journal must know it is told first, so that no address means another name
 after a `kill -9`: numbers are reserved ahead, and given back before they are given again.
 
-Memory for each name: its record in a `KeyTable`, and 9 bytes of arrays.
+Memory for each name: its record in a `NameTable`, and 9 bytes of arrays.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable
 from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
-from zignet.dns.key_table import KeyTable
+from zignet.dns.name_table import NameTable
 
 __all__ = ["FIRST", "MIN_AGE_S", "Fakes", "Journal", "Row"]
 
@@ -73,7 +73,7 @@ class Fakes:
         self._wall = wall
         self.live = live
         self._min_age_s = min_age_s
-        self._table = KeyTable(self.size)  # its stamps: wall seconds of the last use
+        self._table = NameTable(self.size)  # its stamps: wall seconds of the last use
         self._nameless = 0  # numbers that are taken, but perhaps mean nothing: their keys begin with a blank
         self._before = array("I", (UNPROVEN, PROVEN))
         self._after = array("I", (UNPROVEN, PROVEN))

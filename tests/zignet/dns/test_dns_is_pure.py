@@ -18,7 +18,7 @@ PURE = (
     "directory",
     "fakes",
     "found",
-    "key_table",
+    "name_table",
     "patterns",
     "service",
     "wire",

@@ -32,7 +32,9 @@ def frames(rng: random.Random) -> list[bytes]:
     for inside in (
         flow(rng) if rng.random() < 0.5 else [strip(tcp(FAKE, flags=rng.choice((2, 2, 16, 4, 18, 1))))]
     ):
-        if inside[1] & Flag.EXIT or inside[0] == Protocol.WHOLE:  # the wrong way round, or no exit flow at all
+        if (
+            inside[1] & Flag.EXIT or inside[0] == Protocol.WHOLE
+        ):  # the wrong way round, or no exit flow at all
             made.append(inside)
             continue
         number = rng.choice((1, 7, 7, 0xFFFFFF, rng.randrange(1, 1 << 24)))

@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from zignet.dns import key_table
+from zignet.dns import name_table
 
 MOST = 2_000
 
@@ -17,14 +17,14 @@ MOST = 2_000
 def interpreted():
     """The same file as it stands, whether or not it is compiled as well."""
     spec = importlib.util.spec_from_file_location(
-        "interpreted_key_table", Path(key_table.__file__).parent / "key_table.py"
+        "interpreted_name_table", Path(name_table.__file__).parent / "name_table.py"
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-MODULES = {"as installed": key_table, "interpreted": interpreted()}
+MODULES = {"as installed": name_table, "interpreted": interpreted()}
 
 
 @pytest.fixture(params=MODULES)
@@ -46,7 +46,7 @@ def check(table, oracle, most=MOST):
 @pytest.mark.parametrize("size", [1, 50, 51, 52, 59, 64, 254, 255, 256, 300])
 @pytest.mark.parametrize("letter", ["a", "ü", "𝄞", "\0"])
 def test_keys_of_any_length(module, size, letter):
-    table = module.KeyTable(9)
+    table = module.NameTable(9)
     key = letter * size
     table.put(7, key, 0xFFFFFFFF)
     table.put(8, key + "x", 1)
@@ -58,7 +58,7 @@ def test_keys_of_any_length(module, size, letter):
 
 @pytest.mark.parametrize("number", [0, -1, 10, 1 << 40])
 def test_numbers_that_it_has_not(module, number):
-    table = module.KeyTable(9)
+    table = module.NameTable(9)
     assert table.key(number) == ""
     table.remove(number)
     with pytest.raises(ValueError, match="can't be the number"):
@@ -70,7 +70,7 @@ def test_numbers_that_it_has_not(module, number):
 
 
 def test_a_number_with_a_key_gets_no_other(module):
-    table = module.KeyTable(9)
+    table = module.NameTable(9)
     table.put(9, "a.example", 0)
     with pytest.raises(ValueError, match="9 can't be"):
         table.put(9, "b.example", 0)
@@ -96,7 +96,7 @@ def test_growing_and_shrinking_with_collisions(monkeypatch, values):
     monkeypatch.setattr(module, "SMALLEST", 4)
     monkeypatch.setattr(module, "MOVED", 2)
     chance = random.Random(values)
-    table, oracle = module.KeyTable(200), {}
+    table, oracle = module.NameTable(200), {}
     for turn in range(1_500):
         number = chance.randint(1, 200)
         if number in oracle:
@@ -110,7 +110,7 @@ def test_growing_and_shrinking_with_collisions(monkeypatch, values):
 
 def test_many(module):
     """Through every doubling, with what was removed gone and the rest there."""
-    table = module.KeyTable(20_000)
+    table = module.NameTable(20_000)
     for number in range(1, 20_001):
         table.put(number, f"{number}.example", number)
         if number % 3 == 0:
@@ -125,7 +125,7 @@ class Against(RuleBasedStateMachine):
 
     @initialize(which=st.sampled_from(sorted(MODULES)))
     def start(self, which):
-        self.table = MODULES[which].KeyTable(MOST)
+        self.table = MODULES[which].NameTable(MOST)
         self.oracle = {}
 
     @rule(number=st.integers(1, MOST), key=st.text(st.characters(codec="utf-8"), min_size=1, max_size=70))

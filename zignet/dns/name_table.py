@@ -24,7 +24,7 @@ if cython.compiled:
     from cython.cimports.cpython.unicode import PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
     from cython.cimports.libc.string import memcmp, memcpy
 
-__all__ = ["INLINE", "KeyTable"]
+__all__ = ["INLINE", "NameTable"]
 
 INLINE = 51  # bytes of a key in its record
 WORDS = cython.declare(cython.size_t, 16)  # of 32 bits: a record
@@ -117,7 +117,7 @@ class Slots:
 
 @cython.final
 @cython.cclass
-class KeyTable:
+class NameTable:
     """Both ways. Numbers begin at 1, and are best without gaps: memory is touched as far as they go."""
 
     slots: Slots
