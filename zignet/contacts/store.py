@@ -211,6 +211,7 @@ def _create(path: Path) -> None:
             raise ContactError(f"{path} is not a file; move it away.") from None
         return
     with os.fdopen(descriptor, "wb"):
+        os.fchmod(descriptor, MODE)  # whatever the umask: the control process's is narrower
         if os.geteuid() == 0:
             folder = path.parent.stat()
             os.fchown(descriptor, folder.st_uid, folder.st_gid)

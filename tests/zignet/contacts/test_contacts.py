@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import stat
 import threading
@@ -167,6 +168,14 @@ class TestStore:
         ]
         assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o640
         again.close()
+
+    def test_the_nodes_group_may_read_it_whatever_the_umask(self, tmp_path):
+        before = os.umask(0o077)
+        try:
+            Store(tmp_path).close()
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / NAME).stat().st_mode) == 0o640
 
     def test_found_by_name_and_by_key_in_any_form(self, store):
         alice = store.add(Contact("Alice", ALICE))
