@@ -1,6 +1,6 @@
 """The Admin API's speed, and what it costs the packet path: `python -m perf.admin`, as root.
 
-Two machines with a node each, a file transfer between them, the API beside the near node; in turns nobody asks the
+Two machines with a node each, a file transfer between them; in turns nobody asks the
 API, and several connections of another process ask for `/api/whoami` by the unix socket as fast as they are answered.
 Prints the requests a second, idle and under load, and the share of throughput that is left.
 """
@@ -17,8 +17,6 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from zignet.admin.listen import ADMIN_SOCKET
 from zignet.bench.tunnels import TUNNELS
@@ -61,43 +59,39 @@ def result(child: subprocess.Popen[str]) -> float:
     return float(json.loads(said)["per_second"])
 
 
-def run(rounds: int, seconds: float, nice: int, target: str) -> None:
-    with TunnelWorld() as world:
+class World(TunnelWorld):
+    """Both nodes have an API."""
+
+    def config(self, name: str, **changes: Any) -> dict[str, Any]:
+        return super().config(name, admin={}, **changes)
+
+
+def run(rounds: int, seconds: float, target: str) -> None:
+    with World() as world:
         tunnel = TUNNELS["zignet"](world, "tunnel")
         tunnel.start()
-        state_dir = world.near.directory / "state"
-        api = world.host.popen(
-            ["nice", "-n", str(nice), sys.executable, "-m", "tests.lab.admin_beside", state_dir],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert api.stdout is not None
-        if api.stdout.readline() != "ready\n":
-            raise RuntimeError("the API did not start")
-        path = state_dir / ADMIN_SOCKET
+        path = world.near.directory / "state" / ADMIN_SOCKET
         try:
             idle = [result(load(world.host, path, seconds, target)) for _ in range(rounds)]
             print(f"node idle: {statistics.median(idle):.0f} requests a second", flush=True)
-            print(f"resident: {psutil.Process(api.pid).memory_info().rss / (1 << 20):.1f} MiB", flush=True)
+            control = world.near.status()["control"]
+            assert control is not None
+            print(f"resident: {control['memory'] / (1 << 20):.1f} MiB", flush=True)
             alone, beside, asked = [], [], []
             for number in range(rounds):
                 for busy in (True, False) if number % 2 else (False, True):
                     asking = load(world.host, path, seconds + 2, target) if busy else None
                     time.sleep(0.7)
-                    moved = world.load("download", host=tunnel.inner[1], streams=1, seconds=seconds)
-                    rate = moved["gbit_s"]
+                    rate = world.load("download", host=tunnel.inner[1], streams=1, seconds=seconds)["gbit_s"]
                     (beside if busy else alone).append(rate)
                     if asking is not None:
                         asked.append(result(asking))
                     print(f"{'API busy' if busy else 'API idle'}: {rate:.2f} Gbit/s", flush=True)
             without, with_load = statistics.median(alone), statistics.median(beside)
-            print(
-                f"with {statistics.median(asked):.0f} requests a second: {with_load:.2f} of {without:.2f} Gbit/s"
-            )
+            per_s = statistics.median(asked)
+            print(f"with {per_s:.0f} requests a second: {with_load:.2f} of {without:.2f} Gbit/s")
             print(f"left: {with_load / without:.2f} x (medians of {rounds} rounds)")
         finally:
-            api.kill()
-            api.wait()
             tunnel.stop()
 
 
@@ -108,10 +102,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--nice", type=int, default=10)
     parser.add_argument("--target", default="/api/whoami")
     options = parser.parse_args()
-    run(options.rounds, options.seconds, options.nice, options.target)
+    run(options.rounds, options.seconds, options.target)
 
 
 if __name__ == "__main__":
