@@ -328,6 +328,24 @@ def test_a_node_that_is_killed_takes_it_along(a):
     eventually(lambda: not alive(pid), PATIENCE_S)
 
 
+def test_its_scripts_go_with_it(net, a, config):
+    """Also when the node is killed in the midst of a question."""
+    policy = {"type": "script", "command": ["/bin/sleep", "300"], "timeout": "60s"}
+    pid = control(a)["pid"]
+    a.node.reload(yaml.safe_dump(config(policies=[policy])))
+    eventually(lambda: "reloaded" in a.node.log(), PATIENCE_S)
+    with Stranger(net["b"], a) as one:
+
+        def asking():
+            one.end.send(one.initiation())
+            return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+        (script,) = map(int, eventually(asking, PATIENCE_S))
+    a.node.kill()
+    eventually(lambda: not alive(pid), PATIENCE_S)
+    eventually(lambda: not alive(script), PATIENCE_S)
+
+
 def test_a_node_without_root(net, a, members, config, stranger):
     """As systemd starts it with User= and AmbientCapabilities: its child is the same user, without these."""
     a.node.stop()

@@ -39,6 +39,13 @@ STABLE_S = 30.0  # after which its end is no row of failures
 SILENT_S = 60.0  # it says something every few seconds
 STOP_S = 4.0  # between SIGTERM and SIGKILL
 MOST_SOURCES = 256
+NONSENSE = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    OverflowError,
+)  # what a message that is none raises
 MOST_TEXT = 1_000  # characters of a text that it sends
 
 
@@ -62,7 +69,7 @@ class Judging(Protocol):
         ...
 
     def told(self, message: dict[str, Any]) -> None:
-        """A decision. Raises ValueError for what is none."""
+        """A decision. Raises one of `NONSENSE` for what is none."""
         ...
 
 
@@ -200,7 +207,7 @@ class ControlProcess:
                     self._judging.reloaded()
             else:
                 raise ValueError("a message of no known kind")
-        except (ValueError, TypeError, KeyError) as error:
+        except NONSENSE as error:
             self._broken(f"it sent what was not expected: {error}")
 
     def _room(self) -> None:
@@ -339,7 +346,7 @@ def _environment() -> dict[str, str]:
 
 
 def _sources(given: object) -> list[SourceStatus]:
-    """What it says of its sources. Raises ValueError, KeyError, TypeError."""
+    """What it says of its sources. Raises one of `NONSENSE`."""
     if not isinstance(given, list) or len(given) > MOST_SOURCES:
         raise ValueError("sources")
     return [

@@ -103,7 +103,7 @@ class Asking:
         self._pump_soon()
 
     def told(self, message: dict[str, Any]) -> None:
-        """A decision as it comes over the channel. Raises ValueError, KeyError for what is none."""
+        """A decision as it comes over the channel. Raises `zignet.control.process.NONSENSE` for what is none."""
         name, allowed, reason = message["decided"], message["allowed"], message["reason"]
         valid_s, provisional = message["valid_s"], message["provisional"]
         if not (

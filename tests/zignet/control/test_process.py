@@ -13,11 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nat.loop import Loop
 from zignet.control import process as module
+from zignet.control import user as user_module
 from zignet.control.process import ControlProcess
 from zignet.control.user import User, closed_on_the_way
+from zignet.rights import Cap
+
+KEYS = ("label", "asked", "matched", "failed", "pending", "last_error", "last_error_age_s", "notes")
+plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+json_values = st.recursive(
+    plain,
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(KEYS) | st.text(), inner, max_size=9),
+)
 
 # What each child begins with; it sees its channel as `policy` and a connection to ask with as `question`
 HEAD = """
@@ -268,3 +279,54 @@ def test_what_is_closed_on_the_way(tmp_path: Path) -> None:
     assert closed_on_the_way(place, 65534, 65534) == others
     closed.chmod(0o750)
     assert closed_on_the_way(place, 65534, own.st_gid) in (None, *place.parents)
+
+
+def test_without_user_namespaces_the_rights_to_change_users_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the person is told."""
+    if os.geteuid() != 0:
+        pytest.skip("another user never changes users")
+
+    def refused(*what: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(user_module.Realm, "make", refused)
+    found = user_module.user_of(tmp_path)
+    assert found.realm is None
+    assert found.name == "nobody"
+    assert {Cap.SETUID, Cap.SETGID, Cap.KILL} <= found.needs
+    assert "keeps the right to change users" in found.note
+    assert found.state.stat().st_uid == found.uid
+
+
+def test_the_state_directory_of_another_user(tmp_path: Path) -> None:
+    """Its owner is the control process's user; what is left there is taken over, and no trap is followed."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to give files away")
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control" / "contacts.db").write_text("")
+    (tmp_path / "outside").write_text("")
+    (tmp_path / "control" / "link").symlink_to(tmp_path / "outside")
+    os.chown(tmp_path, 4711, 4712)
+    found = user_module.user_of(tmp_path)
+    try:
+        assert (found.uid, found.gid) == (4711, 4712)
+        assert (tmp_path / "control" / "contacts.db").stat().st_uid == 4711
+        assert (tmp_path / "outside").stat().st_uid == 0
+    finally:
+        found.close()
+    os.chown(tmp_path, 0, 0)
+    (tmp_path / "control" / "contacts.db").unlink()
+    (tmp_path / "control" / "link").unlink()
+    (tmp_path / "control").rmdir()
+    (tmp_path / "control").symlink_to("/etc")
+    with pytest.raises(OSError, match=r"symbolic link|Not a directory"):
+        user_module.user_of(tmp_path)
+
+
+@given(json_values)
+def test_whatever_it_says_of_its_sources(given_: object) -> None:
+    """Is taken, or is nonsense; nothing else is raised."""
+    with suppress(*module.NONSENSE):
+        module._sources(given_)
