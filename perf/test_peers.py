@@ -2,6 +2,7 @@
 
 pytest perf/test_peers.py --benchmark-enable          the table of pytest-benchmark
 pytest perf/test_peers.py -s -k ratio                 the ratio, in one line for each suite and kind of packet
+pytest perf/test_peers.py -s -k services              the same path with and without rules about services
 
 "Seal" is `Sender.outward`, from the packet in the gateway's buffer to the call of the transport, which throws the
 datagrams away; "open" is `Receiver.on_event`, from the datagrams that the transport has brought to the write, into
@@ -47,6 +48,7 @@ KINDS = {  # -> bytes of payload, calls in a round
     "segment": (PIECE, 500),
     "acknowledgement": (0, 500),
 }
+DATAGRAM = "datagram"
 SUITES = pytest.mark.parametrize("suite", list(Suite), ids=lambda suite: suite.name)
 
 
@@ -85,7 +87,7 @@ class Way:
     """A sender, and a receiver that opens what it has sealed: one packet, again and again."""
 
     def __init__(self, suite: Suite, kind: str) -> None:
-        payload, self.times = KINDS[kind]
+        payload, self.times = (1_200, 500) if kind == DATAGRAM else KINDS[kind]
         self.frames = max(1, payload // PIECE)
         self.frame = min(ROOM, 4 + TCP + payload)
         self.key = os.urandom(32)
@@ -93,8 +95,8 @@ class Way:
         self.loop: Any = SimpleNamespace(now=1.0, turns=0)
         self.wire = Nowhere()
         self.raw = bytearray(HEADER + 65_600)
-        self.packet = packet(payload)
-        self.head = self.packet[: HEADER + 20 + TCP]
+        self.packet = datagram(payload) if kind == DATAGRAM else packet(payload)
+        self.head = self.packet[: HEADER + 20 + (8 if kind == DATAGRAM else TCP)]
         self.length = len(self.packet) - HEADER
         link = self.link(suite)
         self.sender = Sender(self.loop, self.raw, HEADER, self.wire, OWN4, OWN6)
@@ -165,6 +167,15 @@ def packet(payload: int) -> bytes:
     return virtio + ip + tcp + options + os.urandom(payload)
 
 
+def datagram(payload: int) -> bytes:
+    """A UDP packet, in the same way."""
+    total = 28 + payload
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, total, 0, 0x4000, 64, 17, 0, OWN4, PEER4)
+    checksum = partial_checksum(OWN4, PEER4, 17, 8 + payload)
+    udp = struct.pack("!HHHH", 40_000, 443, 8 + payload, checksum)
+    return VIRTIO.pack(1, 0, 0, 0, 20, 6) + ip + udp + os.urandom(payload)
+
+
 @pytest.mark.benchmark(group="peers")
 @SUITES
 @pytest.mark.parametrize("kind", KINDS)
@@ -231,3 +242,37 @@ def test_ratio(kind: str, suite: Suite) -> None:
     )
     assert sealing > 0
     assert opened > 0
+
+
+@pytest.mark.parametrize("kind", [*KINDS, DATAGRAM])
+def test_services(kind: str) -> None:
+    """What rules about services cost: an open port, and (datagrams) the answer to what this host has asked."""
+    from zignet.peers.services import Rule, ServiceRules
+
+    key = SecretKey(bytes(32)).public
+    rules = {
+        "none": None,
+        "open": ServiceRules([Rule(6, ((443, 443),)), Rule(17, ((443, 443),))]).of(key),
+        "answers": ServiceRules([]).of(key),
+    }
+    ways = {name: Way(Suite.AES, kind) for name in rules}
+    for name, way in ways.items():
+        (peer,) = way.sender.peers.values()
+        peer.link.services = rules[name]
+    answers = rules["answers"]
+    assert answers is not None
+    answers.asks(17, 443, 40_000, ways["answers"].loop.now)
+    rounds = [
+        {
+            name: (cost(way.seal, way.times) - cost(way.place, way.times) + opening(way)) / way.frames
+            for name, way in ways.items()
+        }
+        for _ in range(ROUNDS)
+    ]
+    spent = {name: median(one[name] for one in rounds) for name in rules}
+    print(
+        f"\n{kind}: {spent['none'] * 1e6:.2f} µs without rules; "
+        f"x {spent['open'] / spent['none']:.3f} with the port open, "
+        f"x {spent['answers'] / spent['none']:.3f} as an answer"
+    )
+    assert spent["none"] > 0
