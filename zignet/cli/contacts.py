@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zignet.cli.errors import Fault
+from zignet.cli.files import load
 from zignet.cli.text import duration, printable
 from zignet.contacts import Contact, ContactError, Store, Unreadable, format_link, parse, parse_link
 from zignet.contacts.exchange import MOST_BYTES
@@ -19,7 +20,22 @@ from zignet.identity import BadKey, PublicKey
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Imported", "as_json", "book", "contact_of", "import_all", "link", "online", "read", "table"]
+    from zignet.config import Config
+
+__all__ = [
+    "Imported",
+    "as_json",
+    "book",
+    "config_of",
+    "contact_of",
+    "how_reached",
+    "import_all",
+    "link",
+    "online",
+    "read",
+    "refuse_oneself",
+    "table",
+]
 
 _MOST_SHOWN = 20  # entries of a file that could not be taken
 _STANDARD = Path("-")
@@ -59,6 +75,44 @@ def contact_of(name: str, key: str | None, note: str, tags: Iterable[str]) -> Co
         return Contact(name, found, note, tuple(tags))
     except (ContactError, BadKey) as error:
         raise Fault(str(error)) from None
+
+
+def config_of(path: Path | None) -> Config:
+    """The configuration; the defaults where it is broken, since contacts are kept all the same."""
+    from zignet.config import Config, ConfigError
+
+    try:
+        return load(path)
+    except ConfigError:
+        return Config()
+
+
+def refuse_oneself(contact: Contact, config: Config) -> None:
+    """Raises `Fault` if the key is this node's own."""
+    from zignet.identity import KeyFileError, read_key
+
+    try:
+        own = read_key(config.identity_file).public
+    except (KeyFileError, OSError):  # there is none yet, or it is another user's
+        return
+    if contact.key == own:
+        raise Fault("This key is this node's own; a contact is somebody else.")
+
+
+def how_reached(contact: Contact, config: Config) -> str:
+    """By which name, in words. A key or a name that the configuration has for a peer or an exit is its own."""
+    name = contact.name.lower()
+    for peer in config.peers:
+        if peer.key == contact.key:
+            return f"reached as {peer.name.lower()}.zignet: the configuration names this key {peer.name}"
+    if name in {peer.name.lower() for peer in config.peers} | {
+        exit_name.lower() for exit_name in config.exits
+    }:
+        return (
+            f"not reached: the configuration has the name {contact.name} for a peer or an exit. "
+            f"Choose another: zignet contacts rename {contact.name} NEW"
+        )
+    return f"reached as {name}.zignet"
 
 
 def read(file: Path) -> str:

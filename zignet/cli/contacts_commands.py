@@ -90,12 +90,15 @@ def add(
     from zignet.cli import contacts as view
 
     contact = view.contact_of(name, key, note, tag or ())
-    with view.book(_folder(context)) as store:
+    folder = _folder(context)
+    config = view.config_of(context.obj.path)
+    view.refuse_oneself(contact, config)
+    with view.book(folder) as store:
         kept = store.add(contact)
     if as_json:
         _print_json(kept.to_json())
     else:
-        print(f"{kept.name} is a contact now, and reached as {kept.name.lower()}.zignet.")
+        print(f"{kept.name} is a contact now, and {view.how_reached(kept, config)}.")
 
 
 @contacts_app.command()

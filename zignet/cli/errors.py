@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable
 from enum import IntEnum
 
+from zignet.cli.text import printable
+
 __all__ = ["ExitCode", "Fault", "complain", "guarded"]
 
 
@@ -60,8 +62,9 @@ def guarded(action: Callable[[], object], verbose: Callable[[], bool] = lambda: 
 
 
 def complain(message: str) -> None:
-    """One paragraph on stderr."""
-    print(f"zignet: {message}", file=sys.stderr)
+    """One paragraph on stderr. It may quote a link, a file, an answer: nothing in it steers the terminal."""
+    shown = "\n".join(printable(line) for line in message.split("\n"))
+    print(f"zignet: {shown}", file=sys.stderr)
 
 
 def _code(error: Exception) -> ExitCode | None:

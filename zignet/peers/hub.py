@@ -236,7 +236,7 @@ class Hub:
         """
         wanted = {config.key.x: config for config in peers}
         if wanted.pop(self.key.x, None) is not None:
-            log.warning("a configured peer has this node's own key and is left out")
+            log.warning("a peer or contact with this node's own key is left out")
         self._recheck_s = min(RECHECK_S, inbound.recheck_s)
         self.admission = self.asking.configured(
             ConfiguredAdmission(

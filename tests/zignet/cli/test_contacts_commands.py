@@ -114,3 +114,26 @@ def test_root_leaves_files_to_the_directory_s_owner(home: Path) -> None:
     os.chown(folder, 12345, 12345)
     done(home, "contacts", "add", "alice", ALICE.name)
     assert (folder / "contacts.db").stat().st_uid == 12345
+
+
+def test_what_is_said_of_a_new_contact_is_true(home: Path) -> None:
+    """The configuration's names and keys come first, and nobody is a contact of their own."""
+    done(home, "init")
+    (home / "zignet.yaml").write_text(f"peers: [{{name: Server, key: {ALICE.name}}}]\n")
+    same_key = done(home, "contacts", "add", "alice", ALICE.name)
+    assert same_key == (
+        "alice is a contact now, and reached as server.zignet: the configuration names this key Server.\n"
+    )
+    same_name = done(home, "contacts", "add", "server", BOB.name)
+    assert same_name.startswith("server is a contact now, and not reached: the configuration has the name")
+    own = json.loads(done(home, "whoami", "--json"))["name"]
+    result = zignet(home, "contacts", "add", "me", own)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "this node's own" in result.stderr
+
+
+def test_a_name_in_a_link_cannot_steer_the_terminal(home: Path) -> None:
+    result = zignet(home, "contacts", "add", f"zignet:{ALICE.name}?name=a%1b[31m")
+    assert result.returncode == 1
+    assert "\x1b" not in result.stderr
+    assert '"a?[31m" is not a name' in result.stderr

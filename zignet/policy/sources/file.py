@@ -57,7 +57,8 @@ class FileSource:
             raise SourceError(self._error or "it was not read")
         line = self._keys.line_of(key)
         if not line:
-            return Finding(False, f"not among its {len(self._keys.table):,} keys")
+            count = len(self._keys.table)
+            return Finding(False, f"not among its {count:,} key{'' if count == 1 else 's'}")
         name = self._keys.names.get(line)
         return Finding(True, f"line {line}" + (f" ({name})" if name else ""))
 
