@@ -26,6 +26,9 @@ def read_members(node: Node, key: str, reading: Reading) -> Any:
     found = many(values.some_text)(node, key, reading)
     if not isinstance(found, tuple):
         return found
+    for text in found:
+        if text.endswith(":"):
+            reading.complain(node.line, key, f'nothing stands behind "{text}"')
     return tuple(
         f"{FILE}{reading.folder / Path(text.removeprefix(FILE)).expanduser()}"
         if text.startswith(FILE)

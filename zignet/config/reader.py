@@ -171,7 +171,9 @@ def entries(node: Node, key: str, reading: Reading) -> dict[str, tuple[int, Node
     if isinstance(node, Table):
         return node.entries
     if not (isinstance(node, Scalar) and node.is_null):
-        reading.complain(node.line, key, "expected keys with values, such as {name: value}")
+        switched_on = isinstance(node, Scalar) and node.text.lower() in ("yes", "true", "on")
+        hint = "; {} is all defaults" if switched_on else ""
+        reading.complain(node.line, key, f"expected keys with values, such as {{name: value}}{hint}")
     return {}
 
 

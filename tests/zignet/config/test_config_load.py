@@ -117,6 +117,14 @@ colour: blue
     [
         ("- a\n", "z.yaml:1: expected keys with values"),
         ("tun: []", "z.yaml:1: tun: expected keys with values"),
+        (
+            "admin: yes",
+            "z.yaml:1: admin: expected keys with values, such as {name: value}; {} is all defaults",
+        ),
+        (
+            "publish: [{name: a, port: 1, to: ['tag:']}]",
+            'z.yaml:1: publish[0].to: nothing stands behind "tag:"',
+        ),
         ("tun: {mtu: [1]}", "tun.mtu: expected a single value"),
         ("tun: {mtu: }", "tun.mtu: there is no value"),
         ("tun: {device: tun7}", 'tun.device: "tun7" is neither auto nor fd:N'),
