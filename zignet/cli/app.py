@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zignet.cli.contacts_commands import contacts_app
+from zignet.cli.contacts_commands import contact_names, contacts_app
 from zignet.cli.errors import ExitCode, Fault, guarded
 from zignet.cli.files import VARIABLE, find, load, state_dir
 
@@ -205,10 +205,11 @@ def flows(
 
 
 def _peer_names(context: typer.Context, incomplete: str) -> list[str]:
-    """Completion: the peers of the configuration in use."""
+    """Completion: the peers of the configuration in use, and the contacts."""
     config = _while_typing(context)
     peers = config.peers if config is not None else ()
-    return [peer.name for peer in peers if peer.name.startswith(incomplete)]
+    names = [peer.name for peer in peers if peer.name.startswith(incomplete)]
+    return names + [name for name in contact_names(context, incomplete) if name not in names]
 
 
 @app.command(
@@ -384,7 +385,10 @@ def dns_status(context: typer.Context, as_json: Json = False) -> None:
 def policy_check(
     context: typer.Context,
     key: Annotated[
-        str, typer.Argument(metavar="KEY", help="A key, or a peer's name.", autocompletion=_peer_names)
+        str,
+        typer.Argument(
+            metavar="KEY", help="A key, or the name of a peer or contact.", autocompletion=_peer_names
+        ),
     ],
     proto: Annotated[
         str | None, typer.Option("--proto", metavar="tcp|udp|icmp", help="May it reach this, too?")

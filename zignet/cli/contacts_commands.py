@@ -14,7 +14,7 @@ import typer
 from zignet.cli.errors import ExitCode, Fault
 from zignet.cli.files import load, state_dir
 
-__all__ = ["contacts_app"]
+__all__ = ["contact_names", "contacts_app"]
 
 contacts_app = typer.Typer(help="People whom you know by their keys.", no_args_is_help=True)
 
@@ -28,7 +28,7 @@ def _folder(context: typer.Context) -> Path:
     return state_dir(context.obj.path) / CONTROL
 
 
-def _names(context: typer.Context, incomplete: str) -> list[str]:
+def contact_names(context: typer.Context, incomplete: str) -> list[str]:
     """Completion: the contacts that there are."""
     from zignet.cli.contacts import book
     from zignet.cli.files import find
@@ -44,7 +44,7 @@ def _names(context: typer.Context, incomplete: str) -> list[str]:
         return []
 
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A name or a key.", autocompletion=_names)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name or a key.", autocompletion=contact_names)]
 
 
 @contacts_app.command(name="list", epilog="[cyan]zignet contacts list --json | jq -r '.contacts[].link'[/]")
@@ -207,7 +207,7 @@ def link(
     context: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A contact; nobody: this node.", autocompletion=_names),
+        typer.Argument(metavar="[NAME]", help="A contact; nobody: this node.", autocompletion=contact_names),
     ] = None,
     called: Annotated[
         str, typer.Option("--name", metavar="NAME", help="The name in the link of this node.")

@@ -137,3 +137,19 @@ def test_a_name_in_a_link_cannot_steer_the_terminal(home: Path) -> None:
     assert result.returncode == 1
     assert "\x1b" not in result.stderr
     assert '"a?[31m" is not a name' in result.stderr
+
+
+def test_completion_knows_contacts(home: Path) -> None:
+    (home / "zignet.yaml").write_text(f"peers: [{{name: alfred, key: {BOB.name}}}]\n")
+    done(home, "contacts", "add", "alice", ALICE.name)
+    for line, names in (
+        ("zignet policy check al", ["alfred", "alice"]),
+        ("zignet ping ali", ["alice"]),
+        ("zignet contacts remove al", ["alice"]),
+    ):
+        env = {
+            "_ZIGNET_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(line.count(" ")),
+        }
+        assert zignet(home, env=env).stdout.split() == names
