@@ -30,10 +30,13 @@ peers: []
 #  - {{name: server, key: (56 characters), endpoint: "server.example:51830", keepalive: 25}}
 #  - file: ./peers.txt      # many of them: one a line, "name key [endpoint]"
 
-# Who else may come in. Peers from the list above may anyway.
+# Who else may come in. Peers from the list above may anyway, and contacts, for what is published to them.
 inbound:
   default_action: deny
 #  allow: [(key), (key)]
+#  policies: [{{type: file, path: ./allowed.txt}}]                # or a script, a database, a chain
+#  services: [{{proto: tcp, port: 22}}, {{proto: icmp}}]            # what they may reach here; without it, all
+#publish: [{{name: web, port: 80}}]                               # for contacts: see `zignet contacts`, `zignet serve`
 
 # Which of this machine's traffic enters. global: all of it, and each flow leaves by the exit that the routes
 # choose. off: only what goes to peers.
@@ -41,7 +44,7 @@ proxy:
   mode: global
 #  bypass: [192.168.0.0/16]
 
-# Ways out, besides `direct` and `block`.
+# Ways out, besides `direct`, `block` and peers, each by its name.
 exits: {{}}
 #  tokyo: {{type: socks5, address: "proxy.example:1080"}}
 
@@ -50,11 +53,13 @@ routes: []
 #  - "*.video.example -> tokyo"
 #  - MATCH,direct
 
-# The Admin API, for this machine only: http://admin.zignet/ and admin.sock in the state directory.
+# The Admin API, for this machine only: http://100.64.0.1/, http://admin.zignet/ once names are asked here, and
+# admin.sock in the state directory.
 admin: {{}}
 
-# Names: answered at 127.0.0.1:53530 and 100.64.0.1:53. Those that a route sends to a proxy get addresses of their own.
-#dns: {{}}
+# Names: answered at 127.0.0.1:53530 and 100.64.0.1:53. Those that a route sends to a proxy or a peer get addresses of
+# their own. auto has this machine's programs ask here.
+#dns: {{mode: auto}}
 """
 
 
