@@ -245,6 +245,10 @@ class Node:
         watch.close()
         if self.control is not None:
             self.control.close()
+            if self.config.admin is not None:
+                from zignet.admin.listen import remove_admin_socket
+
+                remove_admin_socket(self.config.state_dir)
         if self.hub is not None:
             self.hub.close()
         if self.names is not None:

@@ -192,6 +192,7 @@ def test_events(net):
 
     heard('"running"')
     b.node.stop()
+    assert not (b.node.state_dir / ADMIN_SOCKET).exists()
     assert b.key in heard('"left"')
     b.node.start()
     assert a.reaches(a.inner(b))

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from zignet.bpf import attach_filter, attach_selector, by_source, only_from
 from zignet.control.place import listen
 
-__all__ = ["ADMIN_SOCKET", "admin_listeners"]
+__all__ = ["ADMIN_SOCKET", "admin_listeners", "remove_admin_socket"]
 
 ADMIN_SOCKET = "admin.sock"
 PORT = 80
@@ -38,6 +39,12 @@ def admin_listeners(
                 f"{state_dir / ADMIN_SOCKET} works all the same"
             )
     return made
+
+
+def remove_admin_socket(state_dir: Path) -> None:
+    """At the end, by the process that has made it: the one that serves it may not write there."""
+    with suppress(OSError):
+        (state_dir / ADMIN_SOCKET).unlink()
 
 
 def _tcp(address: str) -> socket.socket:
