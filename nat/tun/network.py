@@ -42,7 +42,7 @@ IFF_UP, IFF_MULTICAST = 0x1, 0x1000
 CONGESTION_CONTROL = "reno"
 
 # Documentation addresses (RFC 5737, RFC 3849): no kernel treats them in a special way.
-ANYWHERE = {4: "198.51.100.1", 6: "2001:db8::1"}
+ANYWHERE = {4: "198.51.100.1", 6: "2001:db8:ffff::1"}
 
 
 class Network:
