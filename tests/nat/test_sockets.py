@@ -7,6 +7,7 @@ from contextlib import closing
 import pytest
 
 from nat.sockets import Underlay, family_of, literal, sockaddr, text_of
+from tests.lab.peers import eventually
 from zignet.lab.namespace import Namespace
 
 pytestmark = pytest.mark.packet_path
@@ -71,6 +72,10 @@ def host():
         made.address("eth0", "192.0.2.1/24", "192.0.2.2/24", "2001:db8::1/64", "2001:db8::2/64")
         for prefix in ("203.0.113.192/26", "2001:db8:5::/64"):
             assert made.run(["ip", "route", "add", "local", prefix, "dev", "lo"]).returncode == 0
+        for address in ("2001:db8::1", "2001:db8::2"):  # IPv6 waits for the carrier
+            eventually(
+                lambda address=address: "local" in made.run(["ip", "route", "get", address]).stdout, 30
+            )
         yield made
 
 
