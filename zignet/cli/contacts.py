@@ -39,6 +39,7 @@ __all__ = [
 
 _MOST_SHOWN = 20  # entries of a file that could not be taken
 _STANDARD = Path("-")
+ONESELF = "This key is this node's own; a contact is somebody else."
 
 
 @contextmanager
@@ -87,16 +88,20 @@ def config_of(path: Path | None) -> Config:
         return Config()
 
 
-def refuse_oneself(contact: Contact, config: Config) -> None:
-    """Raises `Fault` if the key is this node's own."""
+def own_key(config: Config) -> PublicKey | None:
+    """This node's; None if there is none yet, or it is another user's."""
     from zignet.identity import KeyFileError, read_key
 
     try:
-        own = read_key(config.identity_file).public
-    except (KeyFileError, OSError):  # there is none yet, or it is another user's
-        return
-    if contact.key == own:
-        raise Fault("This key is this node's own; a contact is somebody else.")
+        return read_key(config.identity_file).public
+    except (KeyFileError, OSError):
+        return None
+
+
+def refuse_oneself(contact: Contact, config: Config) -> None:
+    """Raises `Fault` if the key is this node's own."""
+    if contact.key == own_key(config):
+        raise Fault(ONESELF)
 
 
 def how_reached(contact: Contact, config: Config) -> str:
@@ -146,13 +151,19 @@ class Imported:
         return told
 
 
-def import_all(store: Store, text: str) -> Imported:
-    """Take in what can be taken in. What is there is not changed. Raises `ContactError` if nothing can be read."""
+def import_all(store: Store, text: str, own: PublicKey | None = None) -> Imported:
+    """Take in what can be taken in, but for one's `own` key. What is there is not changed.
+
+    Raises `ContactError` if nothing can be read.
+    """
     done = Imported(refused=[])
     assert done.refused is not None
     for entry in parse(text):
         if isinstance(entry, Unreadable):
             done.refused.append((entry.place, entry.why))
+            continue
+        if entry.key == own:
+            done.refused.append((entry.name, ONESELF))
             continue
         old = store.find(entry.name)
         if old is not None and old.key == entry.key:

@@ -111,8 +111,8 @@ def rename(
     from zignet.cli import contacts as view
 
     with view.book(_folder(context)) as store:
-        store.change(name, to=to)
-    print(f"{name} is {to} now.")
+        new = store.change(name, to=to)
+    print(f"{name} is {to} now, and {view.how_reached(new, view.config_of(context.obj.path))}.")
 
 
 @contacts_app.command(epilog="--tag and --untag may be given several times; --note '' takes the note away.")
@@ -190,7 +190,7 @@ def import_all(
 
     text = view.read(file)
     with view.book(_folder(context)) as store:
-        done = view.import_all(store, text)
+        done = view.import_all(store, text, view.own_key(view.config_of(context.obj.path)))
     if as_json:
         refused = [{"entry": who, "why": why} for who, why in done.refused or ()]
         _print_json({"added": done.added, "known": done.known, "refused": refused})

@@ -81,6 +81,11 @@ def test_this_node_s_own_link(home: Path) -> None:
     done(home, "init")
     name = json.loads(done(home, "whoami", "--json"))["name"]
     assert done(home, "contacts", "link") == f"zignet:{name}\n"
+    taken = zignet(home, "contacts", "import", "-", input=f"me {name}\nalice {ALICE}\n")
+    assert taken.returncode == 1
+    assert taken.stdout.startswith("1 added, 0 known already, 1 not taken.")
+    assert "me: This key is this node's own" in taken.stdout
+    assert done(home, "contacts", "rename", "alice", "al") == "alice is al now, and reached as al.zignet.\n"
     shown = done(home, "contacts", "link", "--name", "laptop", "--qr")
     assert shown.startswith(f"zignet:{name}?name=laptop\n\n")
     assert "█" in shown
