@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 from decimal import Decimal
 
 import pytest
@@ -49,6 +50,14 @@ def test_a_server_that_fails_is_neither_yes_nor_no(server, look, name):
     with pytest.raises(SourceError, match=told) as error:
         look(ONE)
     assert "SECRET" not in str(error.value)
+
+
+def test_the_log_holds_no_url(ledger, look, wallet, caplog):
+    """It may hold an API key."""
+    ledger.give(wallet, SOL)
+    with caplog.at_level(logging.DEBUG):
+        assert look(ONE).matches
+    assert "SECRET" not in caplog.text
 
 
 def test_silence_ends(server, look):

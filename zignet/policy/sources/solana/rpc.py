@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from zignet.policy.source import SourceError
 __all__ = ["Rpc"]
 
 R = TypeVar("R")
+
+for _name in ("httpx2", "httpcore2", "solana"):
+    logging.getLogger(_name).setLevel(logging.WARNING)  # they tell of each request, with its whole URL
 
 TIMEOUT_S = 5.0  # of one server's answer, all of it
 MOST_BYTES = 4 << 20  # of an answer: 100 accounts of 10 KiB, as base64, and some
