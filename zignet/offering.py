@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zignet.config import Config, PeerConfig
-from zignet.config.members import key_files, members_of
+from zignet.config.members import FILE, Members, key_files, members_of
 from zignet.config.publish import ALL, CONTACTS, MOST, TAG, PublishConfig
 from zignet.contacts import NAME, Contact, ContactError, read
+from zignet.control.place import CONTROL_NAME
 from zignet.identity import BadKey, PublicKey
 from zignet.peers.services import PROTOCOLS, Rule, ServiceRules
 from zignet.watched import Watched
@@ -27,11 +28,10 @@ if TYPE_CHECKING:
     from nat.loop import Loop, Timer
     from zignet.peers import Hub
 
-__all__ = ["CONTROL", "Offering"]
+__all__ = ["Offering"]
 
 log = logging.getLogger("zignet")
 
-CONTROL = "control"  # in the state directory: what the control process keeps
 NOBODY: Container[PublicKey] = frozenset()
 
 
@@ -53,9 +53,10 @@ class Offering:
         self._config: Config
         self._leases: dict[str, Lease] = {}
         self._missing: set[str] = set()  # names that nobody has, and that was told
-        self._book = state_dir / CONTROL / NAME
-        self.files: Watched[Container[PublicKey]] = Watched(loop, _keys_in, NOBODY, self._apply)
+        self._book = state_dir / CONTROL_NAME / NAME
+        self.files: Watched[Container[PublicKey]] = Watched(loop, _keys_in, NOBODY, self._offer)
         self.contacts: Watched[tuple[Contact, ...]] = Watched(loop, _contacts_in, (), self._apply)
+        self._only_contacts: list[Contact] = []  # those that are not the configuration's peers
 
     def configure(self, config: Config) -> None:
         """From now on by this configuration."""
@@ -76,20 +77,20 @@ class Offering:
         old = self._leases.get(service.name)
         if old is None and len(self._config.publish) + len(self._leases) >= MOST:
             raise ValueError(f"{MOST} services are published already, and that is the most")
-        if any(text.startswith("file:") for text in service.to):
+        if key_files(service.to):
             raise ValueError("files of keys are for the configuration")
         if old is not None:
             old.timer.cancel()
         timer = self._loop.call_later(for_s, lambda: self._end(service.name))
         self._leases[service.name] = Lease(service, timer)
         if old is None or old.service != service:
-            self._apply()
+            self._serve()
 
     def _end(self, name: str) -> None:
         lease = self._leases.pop(name, None)
         if lease is not None:
             lease.timer.cancel()
-            self._apply()
+            self._serve()
 
     def withdraw(self, name: str) -> None:
         """End a lease before its time."""
@@ -98,14 +99,25 @@ class Offering:
     # --- what follows
 
     def _apply(self) -> None:
+        """Peers or contacts are others: there may be 100,000, so what does not change them goes by `_offer`."""
+        config = self._config
+        self._only_contacts = list(self._people(config))
+        peers = [PeerConfig(one.name, one.key, contact=True) for one in self._only_contacts]
+        self._hub.configure((*config.peers, *peers), config.inbound)
+        self._offer()
+
+    def _offer(self) -> None:
+        """The members of some list are others."""
+        self._serve()
+        self._changed(self._config)
+
+    def _serve(self) -> None:
+        """What peers may reach, and are told of."""
         config, hub = self._config, self._hub
-        contacts = list(self._people(config))
-        peers = [PeerConfig(one.name, one.key, contact=True) for one in contacts]
-        hub.configure((*config.peers, *peers), config.inbound)
         published = [*config.publish, *(lease.service for lease in self._leases.values())]
         known = list(self.contacts.content.get(self._book, ()))  # those that are configured peers, too
         rules = [(service, self._members(service, known)) for service in published]
-        hub.serve(self._rules(config, contacts, rules))
+        hub.serve(self._rules(config, self._only_contacts, rules))
         hub.tell(
             lambda key: tuple(
                 Offer(PROTOCOLS[service.proto], service.port, service.name)
@@ -113,7 +125,6 @@ class Offering:
                 if members is None or key in members
             )
         )
-        self._changed(config)
 
     def _people(self, config: Config) -> Iterator[Contact]:
         """The contacts that are not the configuration's peers; a name that it uses is its own."""
@@ -173,30 +184,19 @@ class Offering:
                 keys.update(contact.key for contact in contacts if folded[len(TAG) :] in contact.tags)
             elif folded in named:
                 keys.add(named[folded])
-            elif folded in peers or text.startswith("file:") or _is_key(text):
+            elif folded in peers or text.startswith(FILE) or _is_key(text):
                 others.append(text)
             else:
                 self._miss(f'{service.name} is published to "{text}", and nobody is called that')
         members = members_of(others, self._config.peers, self.files.content)
         assert members is not None
-        return Members(frozenset(keys), members)
+        return Members(members.keys | keys, members.files)
 
     def _miss(self, text: str) -> None:
         """Tell it once."""
         if text not in self._missing:
             self._missing.add(text)
             log.warning("%s", text)
-
-
-@dataclass(frozen=True, slots=True)
-class Members:
-    """Some keys, and others."""
-
-    keys: frozenset[PublicKey]
-    others: Container[PublicKey]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self.keys or key in self.others
 
 
 def _is_key(text: str) -> bool:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from zignet.cli.contacts_commands import contact_names, contacts_app
 from zignet.cli.errors import ExitCode, Fault, guarded
 from zignet.cli.files import VARIABLE, find, load, state_dir
+from zignet.cli.output import make_console, print_json
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from zignet.config import Config
 
 __all__ = ["app", "run"]
 
 _MOST_PEERS = 100  # of one table
-_PLAIN_WIDTH = 100  # columns where the output is no terminal
 
 _EPILOG = """[bold]Examples[/]
 
@@ -167,9 +163,9 @@ def status(context: typer.Context, as_json: Json = False) -> None:
     with Client(_state_dir(context)) as client:
         answer = client.status()
     if as_json:
-        _print_json(answer)
+        print_json(answer)
     else:
-        show(_console(), answer)
+        show(make_console(), answer)
 
 
 @app.command(
@@ -194,13 +190,13 @@ def flows(
     read = partial(view.fetch, _state_dir(context), ended, exit_name)
     if watch:
         with suppress(KeyboardInterrupt):  # the way to end it
-            view.watch(_console(), read, as_json, every)
+            view.watch(make_console(), read, as_json, every)
         return
     found = read()
     if as_json:
-        _print_json({"flows": found})
+        print_json({"flows": found})
     else:
-        console = _console()
+        console = make_console()
         console.print(view.table(found, console.width))
 
 
@@ -230,9 +226,9 @@ def peers(
     with Client(_state_dir(context)) as client:
         found = list(client.peers(every))
     if as_json:
-        _print_json({"peers": found})
+        print_json({"peers": found})
     else:
-        console = _console()
+        console = make_console()
         console.print(table(found, console.width, None if every else _MOST_PEERS))
 
 
@@ -263,7 +259,7 @@ def ping(
             (lambda _: None) if as_json else partial(print, flush=True),
         )
     if as_json:
-        _print_json({"pings": results})
+        print_json({"pings": results})
     else:
         print(pings.summary())
     if not pings.times_s:
@@ -356,9 +352,9 @@ def explain(
     wish = route.Wish(source, resolve, probe, timeout)
     found = route.answer(parse(destination, udp), options.path, wish)
     if as_json:
-        _print_json(way.as_json(found))
+        print_json(way.as_json(found))
     else:
-        way.show(_console(), found)
+        way.show(make_console(), found)
     if found.failed_at is not None:
         raise typer.Exit(ExitCode.FAILURE)
 
@@ -370,9 +366,9 @@ def dns_status(context: typer.Context, as_json: Json = False) -> None:
 
     found = dns.status(_state_dir(context))
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
-        dns.show(_console(), found)
+        dns.show(make_console(), found)
 
 
 @policy_app.command(
@@ -407,9 +403,9 @@ def policy_check(
     found, notes = view.answer(options.path, key, proto, port)
     running = view.asked_of_node(_state_dir(context), found["key"])
     if as_json:
-        _print_json({**found, "notes": notes, "running": running})
+        print_json({**found, "notes": notes, "running": running})
     else:
-        view.show(_console(), found, notes)
+        view.show(make_console(), found, notes)
         if running is not None:
             print(view.of_node(running))
     if code := view.code(found):
@@ -459,7 +455,7 @@ def dns_query(
     queries = view.parse(name, kind)
     answers = view.ask_node(Path() if server else _state_dir(context), queries, server, tcp)
     if as_json:
-        _print_json(view.as_json(answers))
+        print_json(view.as_json(answers))
     else:
         print("\n".join(view.lines(answers)))
     if any(answer.rcode != "NOERROR" for answer in answers):
@@ -491,7 +487,7 @@ def dns_restore(
 
     restored = dns.put_back(_state_dir(context), force)
     if as_json:
-        _print_json({"done": restored.done, "left": restored.left})
+        print_json({"done": restored.done, "left": restored.left})
     else:
         print("\n".join(dns.restored_lines(restored)))
     if restored.left:
@@ -510,9 +506,9 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
     options: Options = context.obj
     checks = examination.run(load(options.path))
     if as_json:
-        _print_json({"ok": view.is_well(checks), "checks": view.as_json(checks)})
+        print_json({"ok": view.is_well(checks), "checks": view.as_json(checks)})
     else:
-        view.show(_console(), checks)
+        view.show(make_console(), checks)
     if not view.is_well(checks):
         raise typer.Exit(ExitCode.FAILURE)
 
@@ -527,7 +523,7 @@ def check(context: typer.Context, as_json: Json = False) -> None:
         print(summary(examine(options.path)))
         return
     verdict = examine_all(options.path)
-    _print_json(verdict)
+    print_json(verdict)
     if not verdict["ok"]:
         raise typer.Exit(ExitCode.CONFIGURATION)
 
@@ -566,7 +562,7 @@ def whoami(
     options: Options = context.obj
     who = view.identity(options.path)
     if as_json:
-        _print_json(who)
+        print_json(who)
         return
     print(view.lines(who))
     on_terminal = sys.stdout.isatty()
@@ -669,9 +665,9 @@ def version(as_json: Json = False) -> None:
 
     known = view.facts()
     if as_json:
-        _print_json(known)
+        print_json(known)
     else:
-        view.show(_console(), known)
+        view.show(make_console(), known)
 
 
 @app.command(
@@ -693,14 +689,3 @@ def bench(context: typer.Context) -> None:
 def _state_dir(context: typer.Context) -> Path:
     options: Options = context.obj
     return state_dir(options.path)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PLAIN_WIDTH
-    return Console(width=width, highlight=False, emoji=False)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))

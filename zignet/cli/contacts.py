@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zignet.cli.errors import Fault
-from zignet.cli.files import load
+from zignet.cli.files import load, read_input
 from zignet.cli.text import duration, printable
 from zignet.contacts import Contact, ContactError, Store, Unreadable, format_link, parse, parse_link
 from zignet.contacts.exchange import MOST_BYTES
@@ -38,7 +37,6 @@ __all__ = [
 ]
 
 _MOST_SHOWN = 20  # entries of a file that could not be taken
-_STANDARD = Path("-")
 ONESELF = "This key is this node's own; a contact is somebody else."
 
 
@@ -122,15 +120,7 @@ def how_reached(contact: Contact, config: Config) -> str:
 
 def read(file: Path) -> str:
     """A file to import, or standard input. Raises `Fault`."""
-    try:
-        if file == _STANDARD:
-            content = sys.stdin.buffer.read(MOST_BYTES + 1)
-        else:
-            with file.open("rb") as source:
-                content = source.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise Fault(f"{file} can't be read: {error.strerror}") from None
-    return content.decode("utf-8", "replace")
+    return read_input(file, MOST_BYTES).decode("utf-8", "replace")
 
 
 @dataclass(slots=True)

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from zignet.cli.errors import ExitCode, Fault
 from zignet.cli.files import load, state_dir
+from zignet.cli.output import make_console, print_json
 
 __all__ = ["contact_names", "contacts_app"]
 
 contacts_app = typer.Typer(help="People whom you know by their keys.", no_args_is_help=True)
-
-CONTROL = "control"  # in the state directory: what the control process keeps
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="May be given again.")]
 
 
 def _folder(context: typer.Context) -> Path:
-    return state_dir(context.obj.path) / CONTROL
+    from zignet.control.place import CONTROL_NAME
+
+    return state_dir(context.obj.path) / CONTROL_NAME
 
 
 def contact_names(context: typer.Context, incomplete: str) -> list[str]:
     """Completion: the contacts that there are."""
     from zignet.cli.contacts import book
     from zignet.cli.files import find
+    from zignet.control.place import CONTROL_NAME
 
     given = context.find_root().params.get("config")
     try:
-        folder = load(find(Path(given) if given else None)).state_dir / CONTROL
+        folder = load(find(Path(given) if given else None)).state_dir / CONTROL_NAME
         if not folder.is_dir():
             return []
         with book(folder) as store:
@@ -60,14 +61,11 @@ def list_all(
         found = [contact for contact in store if tag is None or tag.lower() in contact.tags]
     peers = view.online(state_dir(context.obj.path))
     if as_json:
-        _print_json({"contacts": view.as_json(found, peers)})
+        print_json({"contacts": view.as_json(found, peers)})
     elif not found:
         print("No contacts. Add one with: zignet contacts add NAME KEY")
     else:
-        from rich.console import Console
-
-        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100
-        Console(width=width, highlight=False, emoji=False).print(view.table(found, peers, time.time()))
+        make_console().print(view.table(found, peers, time.time()))
 
 
 @contacts_app.command(
@@ -96,7 +94,7 @@ def add(
     with view.book(folder) as store:
         kept = store.add(contact)
     if as_json:
-        _print_json(kept.to_json())
+        print_json(kept.to_json())
     else:
         print(f"{kept.name} is a contact now, and {view.how_reached(kept, config)}.")
 
@@ -193,7 +191,7 @@ def import_all(
         done = view.import_all(store, text, view.own_key(view.config_of(context.obj.path)))
     if as_json:
         refused = [{"entry": who, "why": why} for who, why in done.refused or ()]
-        _print_json({"added": done.added, "known": done.known, "refused": refused})
+        print_json({"added": done.added, "known": done.known, "refused": refused})
     else:
         print("\n".join(done.lines()))
     if done.refused:
@@ -240,7 +238,3 @@ def link(
         from zignet.cli.qr import draw
 
         print(f"\n{draw(text, on_terminal)}")
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))

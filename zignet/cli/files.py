@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,10 @@ from zignet.cli.errors import ExitCode, Fault
 if TYPE_CHECKING:
     from zignet.config import Config
 
-__all__ = ["VARIABLE", "candidates", "find", "intended", "load", "state_dir"]
+__all__ = ["STANDARD", "VARIABLE", "candidates", "find", "intended", "load", "read_input", "state_dir"]
 
 VARIABLE = "ZIGNET_CONFIG"
+STANDARD = Path("-")
 
 _STATE_DIR = re.compile(r"""^state_dir:[ \t]+["']?([^"'#\n]+?)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
 
@@ -50,6 +52,17 @@ def load(path: Path | None) -> Config:
     from zignet.config import Config, load_config
 
     return Config() if path is None else load_config(path)
+
+
+def read_input(source: Path, most: int) -> bytes:
+    """The first `most` + 1 bytes of a file, or of standard input for `-`. Raises `Fault`."""
+    try:
+        if source == STANDARD:
+            return sys.stdin.buffer.read(most + 1)
+        with source.open("rb") as file:
+            return file.read(most + 1)
+    except OSError as error:
+        raise Fault(f"{source} can't be read: {error.strerror}") from None
 
 
 def state_dir(path: Path | None) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zignet.cli.errors import ExitCode, Fault
-from zignet.cli.files import load
+from zignet.cli.files import STANDARD, load, read_input
 
 if TYPE_CHECKING:
     from zignet.identity import SecretKey
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["export_key", "import_key", "passphrase_from"]
 
 _MOST = 64 << 10  # bytes of a key file of any kind
-_STANDARD = Path("-")
 
 Ask = Callable[[bool], str]  # for a passphrase; whether it is a new one, which is typed twice
 
@@ -39,13 +38,13 @@ def export_key(path: Path | None, target: Path, ask: Ask) -> str:
     from zignet.identity import export_openssh, read_key, write_secret
 
     key = read_key(load(path).identity_file)
-    if target != _STANDARD and os.path.lexists(target):
+    if target != STANDARD and os.path.lexists(target):
         raise Fault(f"{target} exists already, and is not overwritten; choose another name")
     passphrase = ask(True)
     if not passphrase:
         raise Fault("the passphrase is empty: the key would leave this machine unprotected", ExitCode.USAGE)
     text = export_openssh(key, passphrase)
-    if target == _STANDARD:
+    if target == STANDARD:
         sys.stdout.write(text)
         return ""
     write_secret(target, text)
@@ -101,19 +100,12 @@ def _decode(source: Path, ask: Ask) -> SecretKey:
         except PassphraseNeeded:
             return import_key(text, ask(False))
     except BadKey as error:
-        name = "standard input" if source == _STANDARD else source
+        name = "standard input" if source == STANDARD else source
         raise Fault(f"no key can be read from {name}: {error}. Nothing was changed.") from None
 
 
 def _read(source: Path) -> str:
-    try:
-        if source == _STANDARD:
-            content = sys.stdin.buffer.read(_MOST + 1)
-        else:
-            with source.open("rb") as file:
-                content = file.read(_MOST + 1)
-    except OSError as error:
-        raise Fault(f"{source} can't be read: {error.strerror}") from None
+    content = read_input(source, _MOST)
     if len(content) > _MOST:
         raise Fault(f"{source} is larger than {_MOST >> 10} KiB, so it is no key")
     return content.decode("utf-8", "replace")

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zignet.cli.contacts import book
-from zignet.cli.contacts_commands import CONTROL
 from zignet.cli.errors import ExitCode, Fault
 from zignet.cli.files import load
 from zignet.cli.text import duration, printable
 from zignet.contacts import NAME
+from zignet.control.place import CONTROL_NAME
 from zignet.policy.build import make_judge
 from zignet.policy.check import Check, check, patient
 from zignet.policy.judge import Judge
@@ -47,7 +47,7 @@ def answer(path: Path | None, who: str, proto: str | None, port: int | None) -> 
 
 def _contacts(config: Config) -> dict[PublicKey, str]:
     """The names of the node's contacts. Raises `Fault`."""
-    directory = config.state_dir / CONTROL
+    directory = config.state_dir / CONTROL_NAME
     if not (directory / NAME).exists():
         return {}
     with book(directory) as contacts:

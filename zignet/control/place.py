@@ -13,6 +13,7 @@ __all__ = ["AlreadyRunning", "Place", "listen", "socket_address"]
 
 SOCKET_NAME = "zignet.sock"
 LOCK_NAME = "zignet.lock"
+CONTROL_NAME = "control"  # in the state directory; what the control process keeps
 BACKLOG = 16
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import zignet
+from zignet.control.place import CONTROL_NAME
 from zignet.rights import Cap, Realm, capabilities
 
-__all__ = ["CONTROL_NAME", "User", "closed_on_the_way", "user_of"]
+__all__ = ["User", "closed_on_the_way", "user_of"]
 
-CONTROL_NAME = "control"  # in the state directory; what the control process keeps
 NOBODY = 65534
 _CHANGES_USER = frozenset((Cap.SETUID, Cap.SETGID))
 

@@ -10,7 +10,8 @@ from tests.zignet.peers.hubs import Node, World, met
 from zignet.config import Config, InboundConfig, PeerConfig, parse_config
 from zignet.config.publish import MOST, PublishConfig
 from zignet.contacts import Contact, Store
-from zignet.offering import CONTROL, Offering
+from zignet.control.place import CONTROL_NAME
+from zignet.offering import Offering
 
 TCP = 6
 WEB = PublishConfig("web", "tcp", 80)
@@ -23,7 +24,7 @@ class Host:
     def __init__(self, world: World, text: str) -> None:
         self.node = world.node("host")
         self.world = world
-        self.directory = world.directory / "state" / CONTROL
+        self.directory = world.directory / "state" / CONTROL_NAME
         self.directory.mkdir(parents=True)
         self.config = parse_config(text)
         self.seen: list[Config] = []
